@@ -1,0 +1,1 @@
+"""Statistics of deployment gates: arrays in, findings out."""

@@ -1,0 +1,1 @@
+"""The Tidegate service: asks, waits, judges, remembers, answers."""
