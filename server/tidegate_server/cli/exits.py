@@ -1,0 +1,24 @@
+"""Exit codes of the command line and the error that carries a sentence to its user."""
+
+from __future__ import annotations
+
+import enum
+
+import click
+
+
+class Exit(enum.IntEnum):
+    """What the exit code of ``tidegate`` says to a script."""
+
+    PROCEED = 0
+    HALT = 1
+    USAGE = 2
+    HOLD = 3
+    COULD_NOT_LOOK = 4
+    INTERRUPTED = 130
+
+
+class CouldNotLookError(click.ClickException):
+    """Something kept Tidegate from looking; the message is one sentence for the user."""
+
+    exit_code = Exit.COULD_NOT_LOOK

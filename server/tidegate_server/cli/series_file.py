@@ -1,0 +1,89 @@
+"""Reading series in long form from CSV and Parquet files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidegate_server.cli.exits import CouldNotLookError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REQUIRED = ("timestamp", "metric", "arm", "value")
+OPTIONAL = ("phase", "instance", "total")
+
+
+def read_series(path: str) -> pd.DataFrame:
+    """Return the long-form table in ``path``; ``-`` reads CSV from standard input.
+
+    Columns: ``timestamp`` (ISO 8601, or seconds since 1970), ``metric``, ``arm`` (baseline, canary),
+    ``value``, and optionally ``phase`` (pre, post), ``instance`` and ``total`` (for ratios). What the cells
+    say is checked by the analysis, not here.
+
+    Raises
+    ------
+    CouldNotLookError
+        When there is no such file, it cannot be read as what its name says, it is empty, or columns are
+        missing.
+    """
+    import pandas as pd
+
+    name = "standard input" if path == "-" else path
+    try:
+        if path != "-" and Path(path).suffix.lower() in (".parquet", ".pq"):
+            frame = _read_parquet(path)
+        else:
+            # "NA" or "null" may be a metric's name; only an empty cell and nan are missing.
+            frame = pd.read_csv(
+                sys.stdin if path == "-" else path,
+                keep_default_na=False,
+                na_values={"value": ["", "nan", "NaN", "NAN"], "total": ["", "nan", "NaN", "NAN"]},
+                dtype={"metric": "str", "arm": "str", "phase": "str", "instance": "str"},
+                skipinitialspace=True,
+            )
+    except FileNotFoundError:
+        raise CouldNotLookError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise CouldNotLookError(f"{name}: is a folder, not a file") from None
+    except pd.errors.EmptyDataError:
+        raise CouldNotLookError(f"{name}: is empty; a header with {', '.join(REQUIRED)} is needed") from None
+    except UnicodeDecodeError:
+        raise CouldNotLookError(f"{name}: is not a text file in UTF-8; CSV is expected") from None
+    except (OSError, ValueError) as error:
+        raise CouldNotLookError(f"{name}: cannot be read: {_first_line(error)}") from error
+    missing = [column for column in REQUIRED if column not in frame.columns]
+    if missing:
+        raise CouldNotLookError(
+            f"{name}: column {' and '.join(missing)} missing; "
+            f"needed are {', '.join(REQUIRED)}, and {', '.join(OPTIONAL)} may be there; "
+            f"found are {', '.join(map(str, frame.columns[:12]))}"
+        )
+    if frame.empty:
+        raise CouldNotLookError(f"{name}: has a header but no rows")
+    for column in ("value", "total"):
+        if column in frame.columns and not pd.api.types.is_numeric_dtype(frame[column]):
+            numbers = pd.to_numeric(frame[column], errors="coerce")
+            bad = int((numbers.isna() & frame[column].notna()).to_numpy().argmax())
+            raise CouldNotLookError(
+                f"{name}: row {bad + 1}: {column} {frame[column].iloc[bad]!r} is not a number"
+            )
+    return frame
+
+
+def _read_parquet(path: str) -> pd.DataFrame:
+    import pandas as pd
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(path)
+    try:
+        return pd.read_parquet(path)
+    except ImportError:
+        raise CouldNotLookError(
+            f"{path}: reading Parquet needs pyarrow; install it with: pip install 'tidegate[parquet]'"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
