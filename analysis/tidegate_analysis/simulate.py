@@ -354,8 +354,7 @@ def profile(
         room = max(n_points - onset - length, 1)
         starts = onset + np.random.default_rng(rng).integers(0, room, (n_series, bursts))
         since = column[None, None, :] - starts[:, :, None]
-        hit: Array = ((since >= 0) & (since < length)).any(axis=1).astype(np.float64)
-        return hit
+        return np.asarray(((since >= 0) & (since < length)).any(axis=1), dtype=np.float64)
     if kind == "tail":
         bound = np.quantile(values[:, onset:], 1.0 - share, axis=-1, keepdims=True)
         return (after & (values > bound)).astype(np.float64)

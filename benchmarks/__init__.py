@@ -1,0 +1,1 @@
+"""Benchmarks: speed and accuracy, with the peers in the same run on the same data."""
