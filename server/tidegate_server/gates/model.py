@@ -415,7 +415,6 @@ class Override:
     reason: str
     actor: str
     time: float
-    previous_decision: Decision | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,6 +478,11 @@ class Evaluation:
     def deployed_at(self) -> float:
         """When the deployment began: as told, else when the evaluation was made."""
         return self.create_time if self.deployment.start_time is None else self.deployment.start_time
+
+    @property
+    def standing_decision(self) -> Decision | None:
+        """What the orchestrator should do now: the override if there is one, else what was computed."""
+        return self.decision if self.override is None else self.override.decision
 
     @property
     def finished(self) -> bool:

@@ -4,7 +4,8 @@ Rules for every implementation:
 
 * A method is one transaction. A ``change`` function given to `modify` is pure and may be called again after
   a conflict.
-* Errors are those of `tidegate_server.gates.store_errors`.
+* Errors are those of `tidegate_server.gates.errors`; a store that cannot be reached raises
+  `UnavailableError`, one whose disk is full `LimitError`.
 * Times are seconds since the epoch; lists are ordered as told at each method and end with ``next_cursor ==
   ""``.
 * ``audit`` records are written in the same transaction as what they record.
@@ -165,10 +166,10 @@ class EvaluationRepository(Protocol):
         """Append blocks, and make the evaluation due at once.
 
         Each block comes with its sequence number; sequences up to the last one taken of this writer are
-        skipped (a retry), a gap raises PreconditionError("SEQUENCE_GAP"), 0 means "number it for me".
+        skipped (a retry), a gap raises PreconditionError("SEQUENCE_GAP", ...), 0 means "number it for me".
         ``complete`` sets ``series_complete`` in the same transaction.
-        PreconditionError("EVALUATION_FINISHED") when it is finished, except for a retry of blocks that were
-        all taken before.
+        PreconditionError("EVALUATION_FINISHED", ...) when it is finished, except for a retry of blocks that
+        were all taken before.
         """
         ...
 
