@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,17 +46,15 @@ def _kayenta_z(shift: Array, canary: Array, baseline: Array) -> Array:
     new = np.ones((rows, total), dtype=bool)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=new[:, 1:])
     of_canary = order < m
-    if new.all():
-        ranks = np.broadcast_to(np.arange(1.0, total + 1.0), (rows, total))
-        tie = np.zeros(rows)
-    else:
+    ranks: Array = np.broadcast_to(np.arange(1.0, total + 1.0), (rows, total))
+    tie: Any = np.zeros(rows)
+    if not new.all():
         start = np.flatnonzero(new)
-        length = np.diff(start, append=rows * total)
+        length = np.diff(start, append=rows * total).astype(np.float64)
         row = start // total
-        middle = (start - row * total) + 0.5 * (length + 1)
-        ranks = np.repeat(middle, length).reshape(rows, total)
-        size = length.astype(np.float64)
-        tie = np.bincount(row, weights=size * (size * size - 1.0), minlength=rows)
+        middle = (start - row * total) + 0.5 * (length + 1.0)
+        ranks = np.repeat(middle, length.astype(np.intp)).reshape(rows, total)
+        tie = np.bincount(row, weights=length * (length * length - 1.0), minlength=rows)
     distance = (of_canary * ranks).sum(axis=1) - m * (m + 1) / 2.0 - m * n / 2.0
     variance = m * n / 12.0 * ((total + 1.0) - tie / (total * (total - 1.0)))
     with np.errstate(divide="ignore", invalid="ignore"):
