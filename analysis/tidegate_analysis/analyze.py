@@ -1,0 +1,196 @@
+"""One call from a batch of blocks to the verdict: what the service and the command line use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate_analysis.batch import Block, SeriesBatch
+from tidegate_analysis.before_after import before_after
+from tidegate_analysis.compare import compare
+from tidegate_analysis.judgement import Judgement, judge
+from tidegate_analysis.result import Result, concatenate
+from tidegate_analysis.spec import Design, MetricSpec, QualityNote, merge_notes
+
+Floats = NDArray[np.float64]
+MAX_HISTORY_WINDOWS = 56
+
+
+def analyze(
+    batch: SeriesBatch,
+    *,
+    design: Design = "auto",
+    history: Sequence[tuple[Block, Block]] | Floats | None = None,
+    q: float = 0.05,
+    deployed_at: float | None = None,
+    warm_up: float = 0.0,
+) -> Judgement:
+    """Judge everything in a batch.
+
+    Parameters
+    ----------
+    batch:
+        The series; phase ``"post"`` is judged, phase ``"pre"`` is the past.
+    design:
+        ``"auto"``: concurrent when both arms have points after the deployment, else before/after.
+    history:
+        Past pairs of windows in which nothing was wrong: pairs of blocks (baseline, canary), or an array
+        (metrics, windows, 2, points).
+    q:
+        False-discovery rate over the metrics.
+    deployed_at:
+        Epoch seconds of the deployment; default: the first point of phase ``"post"``.
+    warm_up:
+        Seconds after the deployment that are not judged.
+
+    Raises
+    ------
+    ValueError
+        When a parameter is out of its range, or the design needs points that are not there.
+    """
+    if not (math.isfinite(warm_up) and warm_up >= 0):
+        raise ValueError(f"warm_up: must be a number of seconds of at least 0, not {warm_up!r}")
+    low, high = judged_span(batch, deployed_at, warm_up)
+    chosen = choose_design(batch, design)
+    specs = batch.specs
+    histogram = np.array([s.kind == "histogram" for s in specs], dtype=bool)
+    parts: list[Result] = []
+    rows: list[NDArray[np.int64]] = []
+    plain = np.flatnonzero(~histogram)
+    past_windows = history_array(batch, history, high - low)
+    if len(plain):
+        parts.append(_plain(batch, plain, chosen, past_windows[plain], low, high))
+        rows.append(plain)
+    if histogram.any():
+        from tidegate_analysis.histogram_compare import compare_batch_histograms
+
+        index = np.flatnonzero(histogram)
+        parts.append(compare_batch_histograms(batch, index, low, high))
+        rows.append(index)
+    result = concatenate(parts, rows)
+    result = with_notes(result, batch.notes)
+    start = batch.time_of(low) if math.isfinite(batch.origin) else math.nan
+    return judge(result, q=q, design=chosen, clock=(start, batch.step))
+
+
+def judged_span(batch: SeriesBatch, deployed_at: float | None, warm_up: float) -> tuple[int, int]:
+    """Grid columns that are judged: after the deployment and its warm-up, up to the last point of either arm."""
+    span = batch.span("post")
+    if span is None:
+        return 0, 0
+    low, high = span
+    if deployed_at is not None and math.isfinite(deployed_at):
+        low = max(low, math.ceil((deployed_at - batch.origin) / batch.step - 1e-6))
+    low += math.ceil(warm_up / batch.step - 1e-6)
+    return min(low, high), high
+
+
+def choose_design(batch: SeriesBatch, design: Design) -> Design:
+    """Fill in ``"auto"``: concurrent when the baseline speaks after the deployment, else before/after."""
+    if design != "auto":
+        return design
+    return "concurrent" if batch.instances("baseline", "post") or not batch.instances("canary", "pre") else "before_after"
+
+
+def with_notes(result: Result, notes: Sequence[QualityNote]) -> Result:
+    """Add notes that concern every series."""
+    if not notes:
+        return result
+    return replace(result, quality=tuple(merge_notes(own, notes) for own in result.quality))
+
+
+def history_array(batch: SeriesBatch, history: Sequence[tuple[Block, Block]] | Floats | None, points: int) -> Floats:
+    """Past windows of a concurrent comparison as (metrics, windows, 2, points), oldest first.
+
+    Given windows come first; then the phase ``"pre"`` of both arms is cut into stretches of ``points`` columns that end
+    at the deployment. Windows shorter than ``points`` are left out.
+    """
+    M = len(batch.specs)
+    pieces: list[Floats] = []
+    if isinstance(history, np.ndarray):
+        if history.shape[-1] >= points:
+            pieces.append(history[..., :points])
+    elif history:
+        for baseline, canary in history:
+            pair = SeriesBatch(batch.specs)
+            pair.add(replace(baseline, arm="baseline", phase="post", instance=""))
+            pair.add(replace(canary, arm="canary", phase="post", instance=""))
+            span = pair.span("post")
+            if span is not None and span[1] - span[0] >= points and math.isclose(pair.step, batch.step, rel_tol=1e-6):
+                arms = [pair.window(arm, "post", span[0], span[0] + points)[0] for arm in ("baseline", "canary")]
+                pieces.append(np.stack(arms, axis=1)[:, None])
+    span = batch.span("pre")
+    if span is not None and points > 0 and batch.instances("baseline", "pre") and batch.instances("canary", "pre"):
+        count = min((span[1] - span[0]) // points, MAX_HISTORY_WINDOWS)
+        if count:
+            low = span[1] - count * points
+            arms = [_flat(batch.window(arm, "pre", low, span[1])[0]) for arm in ("baseline", "canary")]
+            cut = [a.reshape(M, count, points) for a in arms]
+            pieces.append(np.stack(cut, axis=2))
+    if not pieces:
+        return np.zeros((M, 0, 2, points))
+    joined = np.concatenate(pieces, axis=1)
+    # A window in which an arm says next to nothing tells nothing.
+    spoken = (~np.isnan(joined)).mean(axis=3) >= 0.5
+    joined[~spoken.all(axis=2)] = np.nan
+    return joined
+
+
+def _flat(values: Floats) -> Floats:
+    """Mean over instances, where there are any."""
+    if values.ndim == 2:
+        return values
+    present = ~np.isnan(values)
+    count = present.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 0, np.where(present, values, 0.0).sum(axis=1) / count, np.nan)
+
+
+def _same_instances(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    if x.ndim == y.ndim:
+        return x, y
+    return (x[:, None, :] if x.ndim == 2 else x), (y[:, None, :] if y.ndim == 2 else y)
+
+
+def _plain(batch: SeriesBatch, rows: NDArray[np.int64], design: Design, past: Floats, low: int, high: int) -> Result:
+    specs = tuple(batch.specs[i] for i in rows.tolist())
+    step = batch.step if math.isfinite(batch.step) else None
+    if design == "concurrent":
+        x, ex = batch.window("baseline", "post", low, high)
+        y, ey = batch.window("canary", "post", low, high)
+        if x.ndim == 3 and x.shape[1] < 2:
+            x = _flat(x)
+        x, y = _same_instances(x[rows], y[rows])
+        if ex is None and ey is None:
+            return compare(x, y, spec=specs, history=past, step_seconds=step)
+        ex = np.full(batch.window("baseline", "post", low, high)[0].shape, np.nan) if ex is None else ex
+        ey = np.full(batch.window("canary", "post", low, high)[0].shape, np.nan) if ey is None else ey
+        exposures = _same_instances(ex[rows], ey[rows])
+        return compare(
+            x, y, spec=specs, history=past, step_seconds=step, baseline_exposure=exposures[0], canary_exposure=exposures[1]
+        )
+    span = batch.span("pre")
+    floor = span[0] if span is not None else low
+    after = _flat(batch.window("canary", "post", low, high)[0])[rows]
+    before = _before(batch, "canary", floor, low)[rows]
+    seconds = step or 60.0
+    if design == "before_after":
+        return before_after(before, after, spec=specs, step_seconds=seconds)
+    control_after = _flat(batch.window("baseline", "post", low, high)[0])[rows]
+    control_before = _before(batch, "baseline", floor, low)[rows]
+    return before_after(
+        before, after, spec=specs, step_seconds=seconds, control_before=control_before, control_after=control_after
+    )
+
+
+def _before(batch: SeriesBatch, arm: str, floor: int, low: int) -> Floats:
+    """Past of an arm up to the judged span; of the baseline where the canary has none (a rolling update)."""
+    one = "canary" if arm == "canary" else "baseline"
+    past = _flat(batch.window(one, "pre", floor, low)[0])  # type: ignore[arg-type]
+    if np.isnan(past).all() and one == "canary":
+        past = _flat(batch.window("baseline", "pre", floor, low)[0])
+    return past

@@ -1,0 +1,165 @@
+"""From the pieces of a comparison to its findings: one place where verdicts are qualified and results are built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate_analysis.contrast import MIN_POINTS, Contrast
+from tidegate_analysis.decide import Decided, Policy, decide, to_effect
+from tidegate_analysis.kernels import changepoint
+from tidegate_analysis.result import Result
+from tidegate_analysis.spec import MetricSpec, QualityNote, Verdict
+from tidegate_analysis.tail import CENTRE_WEIGHT, TAIL_WEIGHT, Tail
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+# A tail this suspicious is not shown to be harmless, whatever the centre says.
+TAIL_DOUBT = 0.05
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Everything a comparison found out, arrays over series; see :class:`~tidegate_analysis.result.Result` for most."""
+
+    specs: tuple[MetricSpec, ...]
+    derived: tuple[tuple[str, ...], ...]
+    policy: Policy
+    contrast: Contrast
+    tail: Tail
+    d: Floats
+    d_level: Floats
+    pairs: Ints
+    n_baseline: Ints
+    n_canary: Ints
+    baseline_level: Floats
+    canary_level: Floats
+    silent: Bools
+    bad_canary: Ints
+    bad_baseline: Ints
+    notes: list[list[QualityNote]]
+    step: float
+    # Of a scan: the p-value of its most unusual window, the change there and its spread; NaN = not scanned.
+    unusual: Floats | None = None
+    unusual_change: Floats | None = None
+    unusual_scale: Floats | None = None
+
+
+def assemble(pieces: Pieces) -> Result:
+    """Decide, qualify by the tail and the data's quality, and build the result.
+
+    The centre and the tail share the metric's error rate (weighted Bonferroni), so asking both does not double it. What
+    forbids PASS: a doubtful tail, a silent canary, bad values in the canary or in more than a twentieth of the baseline.
+    Nothing of this turns a FAIL into anything else.
+    """
+    policy, contrast, tail = pieces.policy, pieces.contrast, pieces.tail
+    tested = np.isfinite(tail.p_value)
+    share = np.where(tested, CENTRE_WEIGHT, 1.0)
+    few = pieces.pairs < MIN_POINTS
+    if pieces.unusual is not None and pieces.unusual_change is not None and pieces.unusual_scale is not None:
+        scanned = np.isfinite(pieces.unusual)
+        with np.errstate(invalid="ignore"):
+            sign = np.where(policy.sign == 0, np.sign(pieces.unusual_change), policy.sign)
+            beyond = sign * pieces.unusual_change > np.where(sign * policy.sign < 0, policy.better, policy.worse)
+            flagged = scanned & (pieces.unusual <= policy.alpha * share) & beyond
+        # A window that stands out is what is reported: its change, measured by how such windows usually move.
+        errors = [(np.where(flagged, np.nan, se), df) for se, df in contrast.errors]
+        errors.append((np.where(flagged, pieces.unusual_scale, np.nan), np.where(flagged, 200.0, np.nan)))
+        contrast = contrast._replace(
+            estimate=np.where(flagged, pieces.unusual_change, contrast.estimate), errors=tuple(errors)
+        )
+    estimate = np.where(few, np.nan, contrast.estimate)
+    decided = decide(contrast._replace(estimate=estimate), policy._replace(alpha=policy.alpha * share))
+    if pieces.unusual is not None and pieces.unusual_change is not None and pieces.unusual_scale is not None:
+        decided = _scan_decides(decided, np.where(few, np.nan, pieces.unusual), flagged & ~few)
+    verdict, reason = decided.verdict.copy(), decided.reason.astype("<U24")
+    tail_change_margin = policy.worse
+    with np.errstate(invalid="ignore"):
+        tail_fail = tested & ~few & (tail.p_value <= policy.alpha * TAIL_WEIGHT) & (tail.change > tail_change_margin)
+        doubt = tested & (tail.p_value <= TAIL_DOUBT) & (tail.change > tail_change_margin)
+    fail = verdict == Verdict.FAIL
+    reason[tail_fail & ~fail] = "tail_regression"
+    verdict[tail_fail] = Verdict.FAIL
+    passed = verdict == Verdict.PASS
+    blocks = (
+        ("tail_in_doubt", doubt),
+        ("bad_values", (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1))),
+        ("canary_silent", pieces.silent),
+    )
+    for name, where in blocks:
+        reason[passed & where] = name
+        verdict[passed & where] = Verdict.INCONCLUSIVE
+    unknown = verdict == Verdict.INCONCLUSIVE
+    for name, where in (
+        ("no_overlap", (pieces.pairs == 0) & (pieces.n_baseline > 0) & (pieces.n_canary > 0)),
+        ("no_baseline", (pieces.n_baseline == 0) & (pieces.n_canary > 0)),
+        ("canary_silent", (pieces.n_canary == 0) & (pieces.n_baseline > 0)),
+        ("no_data", (pieces.n_canary == 0) & (pieces.n_baseline == 0)),
+    ):
+        reason[unknown & where] = name
+    p_centre = np.minimum(decided.p_value / share, 1.0)
+    p_value = np.where(tested & ~few, np.fmin(p_centre, np.minimum(tail.p_value / TAIL_WEIGHT, 1.0)), p_centre)
+    sign = np.where(policy.sign < 0, -1.0, 1.0)
+    windows = contrast.windows
+    with np.errstate(invalid="ignore"):
+        shift = np.where(policy.sign == 0, np.abs(estimate), sign * estimate)
+        past = np.where((policy.sign == 0)[:, None], np.abs(contrast.past), sign[:, None] * contrast.past)
+        exceeding = (past >= shift[:, None]).sum(axis=1).astype(np.int64)
+        seconds = np.where(
+            (verdict == Verdict.INCONCLUSIVE) & (decided.points_factor > 1.0),
+            (decided.points_factor - 1.0) * pieces.pairs * pieces.step,
+            np.nan,
+        )
+    onset, onset_low, onset_high = _onsets(pieces, verdict == Verdict.FAIL)
+    log = policy.log
+    return Result(
+        specs=pieces.specs,
+        derived=pieces.derived,
+        verdict=verdict,
+        p_value=p_value,
+        log_e_value=np.full(len(verdict), np.nan),
+        effect=to_effect(estimate, log),
+        effect_low=to_effect(decided.low, log),
+        effect_high=to_effect(decided.high, log),
+        margin=policy.margin,
+        n_effective=contrast.n_effective,
+        n_baseline=pieces.n_baseline.astype(np.int64),
+        n_canary=pieces.n_canary.astype(np.int64),
+        baseline_level=pieces.baseline_level,
+        canary_level=pieces.canary_level,
+        minimum_detectable_effect=to_effect(decided.detectable, log),
+        seconds_to_answer=seconds,
+        method=tuple(contrast.method.tolist()),
+        reason=tuple(reason.tolist()),
+        history_windows=windows,
+        history_exceeding=exceeding,
+        onset=onset,
+        onset_low=onset_low,
+        onset_high=onset_high,
+        quality=tuple(tuple(notes) for notes in pieces.notes),
+        tail_p_value=np.where(few, np.nan, tail.p_value),
+        tail_effect=to_effect(np.where(policy.sign < 0, -tail.change, tail.change), log),
+    )
+
+
+def _scan_decides(decided: Decided, unusual: Floats, flagged: Bools) -> Decided:
+    """Let the scan answer for FAIL where there is one; the whole stretch still answers for PASS."""
+    scanned = np.isfinite(unusual)
+    overruled = scanned & ~flagged & (decided.verdict == Verdict.FAIL)
+    verdict = np.where(flagged, Verdict.FAIL, np.where(overruled, Verdict.INCONCLUSIVE, decided.verdict)).astype(np.int8)
+    reason = np.where(flagged, "regression", np.where(overruled, "not_enough_evidence", decided.reason))
+    return decided._replace(verdict=verdict, reason=reason, p_value=np.where(scanned, unusual, decided.p_value))
+
+
+def _onsets(pieces: Pieces, failing: Bools) -> tuple[Ints, Ints, Ints]:
+    """Locate the change of the failing series only: the question is asked after the verdict."""
+    S = len(failing)
+    out = [np.full(S, -1, dtype=np.int64) for _ in range(3)]
+    if failing.any():
+        found = changepoint.onset(pieces.d[failing], pieces.d_level[failing])
+        for array, values in zip(out, found, strict=True):
+            array[failing] = values
+    return out[0], out[1], out[2]

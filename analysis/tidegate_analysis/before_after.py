@@ -1,0 +1,307 @@
+"""After the deployment against before it, with the past as the judge of what is unusual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tidegate_analysis import contrast as contrasts
+from tidegate_analysis import tail as tails
+from tidegate_analysis.assemble import Pieces, assemble
+from tidegate_analysis.compare import check_step
+from tidegate_analysis.decide import policy_of, tail_p
+from tidegate_analysis.kernels import dependence, scan
+from tidegate_analysis.prepare import as_points, level, notes_for, to_scale
+from tidegate_analysis.resolution import resolve_all
+from tidegate_analysis.result import Result
+from tidegate_analysis.spec import MetricSpec, specs_for
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+HORIZON_MINUTES = (5.0, 10.0, 20.0, 30.0, 60.0)
+LEVEL_MINUTES = 60.0
+DAY = 86400.0
+# Past moments that do not overlap: from here on their spread stands alone, and from there on their ranks do.
+ENOUGH_MOMENTS = 7
+RANK_MOMENTS = 40
+# Series are scanned in portions whose contrasts fit into a cache-friendly piece of memory.
+CHUNK = 20_000_000
+
+
+def before_after(
+    before: ArrayLike,
+    after: ArrayLike,
+    *,
+    spec: MetricSpec | Sequence[MetricSpec],
+    step_seconds: float = 60.0,
+    control_before: ArrayLike | None = None,
+    control_after: ArrayLike | None = None,
+    exclude: ArrayLike | None = None,
+) -> Result:
+    """Judge the points after a deployment against those before it.
+
+    The change is measured at once over windows of 5, 10, 20, 30 and 60 minutes and over the whole stretch, each against
+    the hour before the deployment; the most unusual one counts, by the rank of the same maximum at the moments of the
+    past, centred on the time of day where the past has at least 4 days. With less past there is one window and fewer
+    things to be sure of: see docs/methods/before-after.md.
+
+    Parameters
+    ----------
+    before:
+        Shape (series, past points), the last one right before the deployment, NaN = missing. Weeks if there are.
+    after:
+        Shape (series, points).
+    spec:
+        One spec for all series, or one per series.
+    step_seconds:
+        Time between points.
+    control_before, control_after:
+        The same for a group that was not deployed to; given, the change of the difference is judged (difference in
+        differences).
+    exclude:
+        Shape (past points,): true where another deployment or a known incident touches the past.
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit; the message names the argument.
+    """
+    x = as_points("before", before)
+    y = as_points("after", after)
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(f"after: {y.shape[0]} series beside {x.shape[0]} before")
+    step = check_step(step_seconds)
+    if np.isnan(step):
+        raise ValueError("step_seconds: is needed to know how long a minute is")
+    specs = specs_for(spec, x.shape[0])
+    if (control_before is None) != (control_after is None):
+        raise ValueError("control_after: give both control_before and control_after, or neither")
+    cx = cy = None
+    if control_before is not None and control_after is not None:
+        cx, cy = as_points("control_before", control_before), as_points("control_after", control_after)
+        for name, control, arm in (("control_before", cx, x), ("control_after", cy, y)):
+            if control.shape != arm.shape:
+                raise ValueError(f"{name}: shape {control.shape} does not fit the deployed group's {arm.shape}")
+    touched = None
+    if exclude is not None:
+        touched = np.asarray(exclude, dtype=bool)
+        if touched.shape != (x.shape[1],):
+            raise ValueError(f"exclude: must have the shape ({x.shape[1]},), not {touched.shape}")
+    resolved, derived, margin = resolve_all(specs, x, y, has_exposure=False)
+    if any(s.kind == "histogram" for s in resolved):
+        raise ValueError("spec: histograms are compared with compare_histograms, from their bin counts")
+    policy = policy_of(resolved, margin)
+    counters = np.array([s.kind == "counter" for s in resolved], dtype=bool)
+    if counters.any():
+        from tidegate_analysis.kernels.counters import increases
+
+        joined = np.concatenate([x, y], axis=1)
+        joined[counters] = increases(joined[counters])
+        x, y = joined[:, : x.shape[1]], joined[:, x.shape[1] :]
+    raw_x, raw_y = x, y
+    arrays = (x, y) if cx is None or cy is None else (x, y, cx, cy)
+    prepared = to_scale(arrays, policy.log)
+    gx, gy = prepared.parts[0], prepared.parts[1]
+    if len(prepared.parts) == 4:
+        gx, gy = gx - prepared.parts[2], gy - prepared.parts[3]
+    found = scanned(gx, gy, policy.sign, step, touched)
+    names = ("difference-in-differences" if cx is not None else "before-after")
+    method = np.char.replace(found.contrast.method, "before-after", names) if len(specs) else found.contrast.method
+    bad_x, bad_y = prepared.bad[0], prepared.bad[1]
+    points = y.shape[1]
+    notes = notes_for(
+        [
+            ("bad_values", bad_x + bad_y, "{n} points were infinite, absurd or negative on a log scale"),
+            ("zeros", prepared.zeros[0] + prepared.zeros[1], "{n} zeros counted as half the smallest positive value"),
+            ("no_history", np.where(found.contrast.windows == 0, gx.shape[1], 0), "the past of {n} points is too short to know what is usual"),
+            ("gaps", np.isnan(gy).sum(axis=1), "{n} points are missing after the deployment"),
+        ],
+        len(resolved),
+    )
+    spoke = (~np.isnan(gx[:, -points:])).mean(axis=1) > 0.5 if gx.shape[1] and points else np.zeros(len(resolved), dtype=bool)
+    silent = spoke & (np.isnan(gy[:, -3:]).all(axis=1) if points >= 3 else np.isnan(gy).all(axis=1))
+    return assemble(
+        Pieces(
+            specs=resolved,
+            derived=derived,
+            policy=policy,
+            contrast=found.contrast._replace(method=method),
+            tail=found.tail,
+            d=gy,
+            d_level=found.level,
+            pairs=np.minimum((~np.isnan(gy)).sum(axis=1), (~np.isnan(gx)).sum(axis=1)),
+            n_baseline=(~np.isnan(gx)).sum(axis=1),
+            n_canary=(~np.isnan(gy)).sum(axis=1),
+            baseline_level=level(raw_x[:, -max(2 * points, 60) :]),
+            canary_level=level(raw_y),
+            silent=silent,
+            bad_canary=bad_y,
+            bad_baseline=bad_x,
+            notes=notes,
+            step=step,
+            unusual=found.p_value,
+            unusual_change=found.change,
+            unusual_scale=found.scale,
+        )
+    )
+
+
+class Found(NamedTuple):
+    """What a scan found: the contrast of the whole stretch, and the most unusual window."""
+
+    contrast: contrasts.Contrast
+    tail: tails.Tail
+    p_value: Floats
+    change: Floats
+    scale: Floats
+    level: Floats
+
+
+class Plan(NamedTuple):
+    """Sizes of a scan: points in a block, blocks in the level before, blocks in a day (0 = unknown), the windows."""
+
+    size: int
+    back: int
+    per_day: int
+    windows: scan.Layout
+
+
+def plan_for(points: int, past: int, step: float) -> Plan:
+    """Choose blocks of about 5 minutes, smaller for short stretches, and the windows of the scan."""
+    size = max(1, min(round(300.0 / step), points // 4 if points >= 8 else 1))
+    blocks = max(points // size, 1)
+    back = max(1, min(round(LEVEL_MINUTES * 60.0 / step / size), past // size, max(blocks, round(1800.0 / step / size))))
+    per_day_points = DAY / step
+    per_day = round(per_day_points / size) if abs(per_day_points / size - round(per_day_points / size)) < 1e-9 else 0
+    lengths = tuple(max(1, round(m * 60.0 / step / size)) for m in HORIZON_MINUTES)
+    return Plan(size, back, per_day, scan.layout(blocks, tuple(h for h in lengths if h <= blocks)))
+
+
+def scanned(gx: Floats, gy: Floats, sign: Floats, step: float, touched: NDArray[np.bool_] | None) -> Found:
+    """Scan the stretch after the deployment; arrays on the scale of the change, (series, points).
+
+    Series are worked through in portions that bound the memory; each portion is one vectorised call.
+    """
+    S, points = gy.shape
+    past = gx.shape[1]
+    plan = plan_for(points, past, step) if points else None
+    per_series = (past // plan.size + 1) * max(len(plan.windows.first), 1) if plan else 1
+    portion = max(1, CHUNK // max(per_series, 1))
+    if S <= portion:
+        return _scan_portion(gx, gy, sign, plan, touched)
+    parts = [
+        _scan_portion(gx[a : a + portion], gy[a : a + portion], sign[a : a + portion], plan, touched)
+        for a in range(0, S, portion)
+    ]
+    width = max(p.contrast.past.shape[1] for p in parts)
+    pasts = [np.pad(p.contrast.past, ((0, 0), (0, width - p.contrast.past.shape[1])), constant_values=np.nan) for p in parts]
+    errors = tuple(
+        (np.concatenate([p.contrast.errors[k][0] for p in parts]), np.concatenate([p.contrast.errors[k][1] for p in parts]))
+        for k in range(len(parts[0].contrast.errors))
+    )
+    joined = contrasts.Contrast(
+        np.concatenate([p.contrast.estimate for p in parts]),
+        errors,
+        np.concatenate([p.contrast.n_effective for p in parts]),
+        np.concatenate([p.contrast.windows for p in parts]),
+        np.concatenate(pasts),
+        np.concatenate([p.contrast.method for p in parts]),
+    )
+    tail = tails.Tail(*(np.concatenate([p.tail[k] for p in parts]) for k in range(2)))
+    return Found(joined, tail, *(np.concatenate([getattr(p, f) for p in parts]) for f in ("p_value", "change", "scale", "level")))
+
+
+def _scan_portion(gx: Floats, gy: Floats, sign: Floats, plan: Plan | None, touched: NDArray[np.bool_] | None) -> Found:
+    S = len(gy)
+    unknown = np.full(S, np.nan)
+    if plan is None:
+        nothing = contrasts.Contrast(
+            unknown, ((unknown, unknown),), np.zeros(S), np.zeros(S, dtype=np.int64), np.zeros((S, 0)), np.full(S, "before-after.v1")
+        )
+        return Found(nothing, tails.Tail(unknown, unknown), unknown, unknown, unknown, np.zeros(S))
+    size, windows = plan.size, plan.windows
+    points = gy.shape[1]
+    usable = windows.blocks * size
+    before = scan.block_means(gx, size)
+    after = scan.block_means(gy[:, :usable][:, ::-1], size)[:, ::-1] if size > 1 else gy[:, :usable]
+    excluded = None
+    if touched is not None:
+        n = touched.size // size
+        excluded = touched[touched.size - n * size :].reshape(n, size).any(axis=1)
+    stick = scan.calibrate(before, windows, plan.back, plan.per_day, excluded)
+    joined = np.concatenate([before, after], axis=1)
+    moment = np.array([before.shape[1]])
+    now = scan.contrasts_at(joined, moment, windows, plan.back)[:, 0] - stick.centre
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = now / np.where(stick.scale > 0, stick.scale, np.nan)
+    flip = np.where(sign < 0, -1.0, 1.0)[:, None]
+    worse = np.where((sign == 0)[:, None], np.abs(z), flip * z)
+    blank = np.isnan(worse).all(axis=1)
+    best = np.where(np.isnan(worse), -np.inf, worse).argmax(axis=1)
+    rows = np.arange(S)
+    largest = np.where(blank, np.nan, worse[rows, best])
+    up = scan.rank_p(np.fmax.reduce(z, axis=1), stick.largest_up, stick.moments)
+    down = scan.rank_p(np.fmax.reduce(-z, axis=1), stick.largest_down, stick.moments)
+    p_rank = np.where(sign > 0, up, np.where(sign < 0, down, np.minimum(2.0 * np.minimum(up, down), 1.0)))
+    # With few independent moments ranks are coarse and hang together: Student's tail, paid for by every window, as well.
+    df = np.maximum(stick.independent - 1.0, 1.0)
+    looks = len(np.unique(windows.last - windows.first))
+    p_t = np.minimum(tail_p(np.where(blank, 0.0, np.nan_to_num(largest)), df) * looks * np.where(sign == 0, 2.0, 1.0), 1.0)
+    p_scan = np.where(stick.independent >= RANK_MOMENTS, p_rank, np.maximum(p_rank, p_t))
+    use = (stick.independent >= ENOUGH_MOMENTS) & ~blank
+    whole = int(np.flatnonzero((windows.first == 0) & (windows.last == windows.blocks))[0])
+    # The plain comparison of the stretch with as long a stretch before it, for series without a usable past.
+    recent = gx[:, max(gx.shape[1] - max(points, 30), 0) :]
+    two = contrasts.two_arms(recent, gy, np.full((S, 0), np.nan), ("before-after-trim.v1",) * 3)
+    estimate = np.where(use, now[:, whole], two.estimate)
+    errors = [(np.where(use, np.nan, se), df_two) for se, df_two in two.errors]
+    errors.append((np.where(use, stick.scale[:, whole], np.nan), np.where(use, np.minimum(df, 200.0), np.nan)))
+    contrast = contrasts.Contrast(
+        estimate,
+        tuple(errors),
+        two.n_effective,
+        np.where(use, stick.moments, 0).astype(np.int64),
+        np.where(use[:, None], np.where(sign[:, None] < 0, -stick.largest_down, stick.largest_up), np.nan) * stick.scale[:, whole][:, None]
+        if stick.largest_up.shape[1]
+        else np.zeros((S, 0)),
+        np.where(use, np.where(stick.days > 0, "before-after-scan-daily.v1", "before-after-scan.v1"), "before-after-trim.v1"),
+    )
+    tail = _tail(gx, gy, sign, points, use)
+    with np.errstate(invalid="ignore"):
+        base = scan.window_means(joined, moment - plan.back, moment)[:, 0]
+    level_before = np.where(use, base + stick.centre[:, whole], dependence.trimmed_mean(recent))
+    return Found(
+        contrast,
+        tail,
+        np.where(use, p_scan, np.nan),
+        np.where(use, now[rows, best], np.nan),
+        np.where(use, stick.scale[rows, best], np.nan),
+        level_before,
+    )
+
+
+def _tail(gx: Floats, gy: Floats, sign: Floats, points: int, use: NDArray[np.bool_]) -> tails.Tail:
+    """Worst twentieth of the stretch, its distance from the centre, against the same of past stretches that do not overlap."""
+    S = len(gx)
+    n = gx.shape[1] // points if points else 0
+    if n < tails.MIN_WINDOWS + 1:
+        recent = gx[:, max(gx.shape[1] - points, 0) :]
+        if recent.shape[1] == points:
+            return tails.tail_contrast(recent, gy, sign, np.zeros((S, 0, points)), np.zeros((S, 0, points)))
+        return tails.Tail(np.full(S, np.nan), np.full(S, np.nan))
+    flip = np.where(sign < 0, -1.0, 1.0)[:, None, None]
+    stretches = gx[:, gx.shape[1] - n * points :].reshape(S, n, points) * flip
+    reach = tails.tail_mean(stretches) - dependence.trimmed_mean(stretches)
+    present = gy * flip[:, :, 0]
+    now = tails.tail_mean(present) - dependence.trimmed_mean(present)
+    from tidegate_analysis.kernels import placebo
+
+    centre, scale, k = placebo.centre_and_scale(reach)
+    ok = (k >= tails.MIN_WINDOWS) & (scale > 0) & np.isfinite(now) & use
+    with np.errstate(invalid="ignore", divide="ignore"):
+        change = now - centre
+        t = change / (scale * np.sqrt(1.0 + 1.0 / k))
+    return tails.Tail(np.where(ok, tail_p(np.where(ok, t, 0.0), np.where(ok, k - 1.0, 1.0)), np.nan), change)

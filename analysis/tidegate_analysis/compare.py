@@ -1,0 +1,232 @@
+"""Canary against baseline over the same scrapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tidegate_analysis import contrast as contrasts
+from tidegate_analysis import tail as tails
+from tidegate_analysis.assemble import Pieces, assemble
+from tidegate_analysis.decide import policy_of
+from tidegate_analysis.resolution import resolve_all
+from tidegate_analysis.kernels import dependence
+from tidegate_analysis.prepare import as_points, level, notes_for, to_scale
+from tidegate_analysis.result import Result, concatenate
+from tidegate_analysis.spec import MetricSpec, specs_for
+
+Floats = NDArray[np.float64]
+
+
+def check_history(history: ArrayLike | None, n_series: int, points: int) -> Floats:
+    """Return past windows as (series, windows, 2, points), cut to the length of the arms; no windows for ``None``.
+
+    Raises
+    ------
+    ValueError
+        When the shape does not fit, or the windows are shorter than the arms.
+    """
+    if history is None:
+        return np.zeros((n_series, 0, 2, points))
+    past = as_points("history", history, (4,))
+    if past.shape[0] != n_series or past.shape[2] != 2:
+        raise ValueError(f"history: must have the shape ({n_series}, windows, 2, points), not {past.shape}")
+    if past.shape[1] and past.shape[3] < points:
+        raise ValueError(f"history: windows of {past.shape[3]} points for arms of {points}; they must be at least as long, at the same step")
+    return past[..., :points]
+
+
+def compare(
+    baseline: ArrayLike,
+    canary: ArrayLike,
+    *,
+    spec: MetricSpec | Sequence[MetricSpec],
+    history: ArrayLike | None = None,
+    baseline_exposure: ArrayLike | None = None,
+    canary_exposure: ArrayLike | None = None,
+    step_seconds: float | None = None,
+    borrow: bool = True,
+) -> Result:
+    """Judge a canary against the baseline beside it.
+
+    Parameters
+    ----------
+    baseline, canary:
+        Shape (series, points), column by column of the same scrape, NaN = missing; or (series, instances, points), then
+        the spread between the baseline's instances is the yardstick.
+    spec:
+        One spec for all series, or one per series.
+    history:
+        Shape (series, windows, 2, points): past pairs of windows in which nothing was wrong, baseline first.
+    baseline_exposure, canary_exposure:
+        Totals that the values are events of, in the shape of the arms; needed for kind ``"ratio"``.
+    step_seconds:
+        Time between scrapes; without it no time to an answer is told.
+    borrow:
+        With instances: moderate the spread of each series by those of the other series of the call.
+
+    Returns
+    -------
+    Result
+        Per series, before any correction for looking at many; see :func:`tidegate_analysis.judge`.
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit; the message names the argument.
+    """
+    x = as_points("baseline", baseline, (2, 3))
+    y = as_points("canary", canary, (2, 3))
+    if x.ndim != y.ndim or x.shape[0] != y.shape[0] or x.shape[-1] != y.shape[-1]:
+        raise ValueError(f"canary: shape {y.shape} does not fit the baseline's {x.shape}; series and points must agree")
+    S, points = x.shape[0], x.shape[-1]
+    specs = specs_for(spec, S)
+    past = check_history(history, S, points)
+    ex = _exposure("baseline_exposure", baseline_exposure, x)
+    ey = _exposure("canary_exposure", canary_exposure, y)
+    step = check_step(step_seconds)
+    resolved, derived, margin = resolve_all(specs, x.reshape(S, -1), y.reshape(S, -1), ex is not None)
+    kinds = np.array([s.kind for s in resolved]) if S else np.zeros(0, dtype="<U1")
+    if (kinds == "histogram").any():
+        raise ValueError("spec: histograms are compared with compare_histograms, from their bin counts")
+    counted = np.isin(kinds, ("ratio", "count"))
+    if not counted.any():
+        return _continuous(x, y, past, resolved, derived, margin, step, borrow)
+    from tidegate_analysis.counted import compare_counts
+
+    parts, rows = [], []
+    for index, counts in ((np.flatnonzero(~counted), False), (np.flatnonzero(counted), True)):
+        if not len(index):
+            continue
+        chosen = index.tolist()
+        arguments = (x[index], y[index], past[index], tuple(resolved[i] for i in chosen), tuple(derived[i] for i in chosen), margin[index], step)
+        if counts:
+            parts.append(compare_counts(*arguments, None if ex is None else ex[index], None if ey is None else ey[index]))
+        else:
+            parts.append(_continuous(*arguments, borrow))
+        rows.append(index)
+    return concatenate(parts, rows)
+
+
+def check_step(step_seconds: float | None) -> float:
+    """Return the step, NaN for none.
+
+    Raises
+    ------
+    ValueError
+        When it is not a positive number.
+    """
+    if step_seconds is None:
+        return float("nan")
+    if not (np.isfinite(step_seconds) and step_seconds > 0):
+        raise ValueError(f"step_seconds: must be a positive number of seconds, not {step_seconds!r}")
+    return float(step_seconds)
+
+
+def _exposure(name: str, values: ArrayLike | None, arm: Floats) -> Floats | None:
+    if values is None:
+        return None
+    out = as_points(name, values, (arm.ndim,))
+    if out.shape != arm.shape:
+        raise ValueError(f"{name}: shape {out.shape} does not fit the arm's {arm.shape}")
+    return out
+
+
+def _continuous(
+    x: Floats,
+    y: Floats,
+    past: Floats,
+    specs: tuple[MetricSpec, ...],
+    derived: tuple[tuple[str, ...], ...],
+    margin: Floats,
+    step: float,
+    borrow: bool,
+) -> Result:
+    policy = policy_of(specs, margin)
+    counters = np.array([s.kind == "counter" for s in specs], dtype=bool)
+    if counters.any():
+        from tidegate_analysis.kernels.counters import increases
+
+        x, y, past = x.copy(), y.copy(), past.copy()
+        for arm in (x, y, past):
+            arm[counters] = increases(arm[counters])
+    prepared = to_scale((x, y, past), policy.log)
+    gx, gy, gp = prepared.parts
+    left = np.zeros(len(specs), dtype=np.int64)
+    if gx.ndim == 3:
+        gx, left_x = drop_leavers(gx)
+        gy, left_y = drop_leavers(gy)
+        left = left_x + left_y
+    past_d = gp[:, :, 1] - gp[:, :, 0]
+    past_t = dependence.trimmed_mean(past_d)
+    if gx.ndim == 3:
+        contrast, d = contrasts.instances(gx, gy, past_t, borrow)
+        mx, my = contrasts._mean(gx, axis=1), contrasts._mean(gy, axis=1)
+    else:
+        d = gy - gx
+        mx, my = gx, gy
+        contrast = contrasts.paired(d, past_t)
+    heard = tails.presence(mx, my)
+    tail = tails.tail_contrast(mx, my, policy.sign, gp[:, :, 0], gp[:, :, 1])
+    pairs = (~np.isnan(d)).sum(axis=1)
+    bad_x, bad_y = prepared.bad[0], prepared.bad[1]
+    notes = notes_for(
+        [
+            ("bad_values", bad_x + bad_y, "{n} points were infinite, absurd or negative on a log scale"),
+            ("zeros", prepared.zeros[0] + prepared.zeros[1], "{n} zeros counted as half the smallest positive value"),
+            ("instance_left", left, "{n} instances left during the comparison; their last points were dropped"),
+            ("canary_silent", heard.only_baseline * heard.silent, "the canary was silent at {n} scrapes the baseline answered"),
+            ("gaps", (~np.isnan(mx) & ~np.isnan(my)).shape[1] - pairs, "{n} scrapes without a pair"),
+        ],
+        len(specs),
+    )
+    return assemble(
+        Pieces(
+            specs=specs,
+            derived=derived,
+            policy=policy,
+            contrast=contrast,
+            tail=tail,
+            d=d,
+            # Past windows re-centre the question; the canary's usual distance is then the level before the change.
+            d_level=np.where(contrast.windows >= contrasts.ENOUGH_WINDOWS, dependence.trimmed_mean(d) - contrast.estimate, 0.0),
+            pairs=pairs,
+            n_baseline=(~np.isnan(mx)).sum(axis=1),
+            n_canary=(~np.isnan(my)).sum(axis=1),
+            baseline_level=level(x),
+            canary_level=level(y),
+            silent=heard.silent,
+            bad_canary=bad_y,
+            bad_baseline=bad_x,
+            notes=notes,
+            step=step,
+        )
+    )
+
+
+def drop_leavers(arm: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Drop the last points of instances that left, and count them.
+
+    An instance that is being removed answers with zeros or not at all: from where the last of at least 3 such points
+    begin, while another instance of the arm still speaks, its points are missing. On the scale of the change such zeros
+    are the instance's own smallest value, repeated.
+
+    ``arm`` has the shape (series, instances, points).
+    """
+    width = arm.shape[2]
+    if width < 4 or arm.shape[1] < 2:
+        return arm, np.zeros(len(arm), dtype=np.int64)
+    last = arm[:, :, -1:]
+    lowest = np.fmin.reduce(arm, axis=2, keepdims=True)
+    stuck = np.isnan(last) | ((last == lowest) & (last < dependence.trimmed_mean(arm)[:, :, None]))
+    same = np.where(np.isnan(last), np.isnan(arm), arm == last)
+    run = same[:, :, ::-1].cumprod(axis=2).sum(axis=2)
+    others_speak = (~np.isnan(last[:, :, 0])).sum(axis=1, keepdims=True) >= 1
+    gone = stuck[:, :, 0] & (run >= 3) & (run < width) & others_speak
+    # Never drop every instance: an arm that stops as a whole is a finding, not a leaver.
+    gone &= ~gone.all(axis=1, keepdims=True)
+    column = np.arange(width)
+    out = np.where(gone[:, :, None] & (column >= (width - run)[:, :, None]), np.nan, arm)
+    return out, gone.sum(axis=1).astype(np.int64)

@@ -1,0 +1,180 @@
+"""The gate's verdict over many metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate_analysis.explain import sentence
+from tidegate_analysis.kernels import multiplicity
+from tidegate_analysis.result import Result
+from tidegate_analysis.spec import Design, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOutcome:
+    """The outcome of one group: its verdict, its p-value corrected over the groups, its members and those that fail."""
+
+    name: str
+    verdict: Verdict
+    adjusted_p_value: float
+    members: tuple[int, ...]
+    failing: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict over all series of a result.
+
+    Attributes
+    ----------
+    verdict:
+        FAIL when any metric fails, else INCONCLUSIVE when any is, else PASS; INCONCLUSIVE when there is none.
+    verdicts, reasons:
+        Per series, after correction.
+    adjusted_p_value:
+        Per series; NaN where nothing could be asked.
+    groups:
+        In the order of first mention.
+    result:
+        The findings before correction.
+    q:
+        The false-discovery rate.
+    design:
+        The design the findings rest on.
+    clock:
+        Epoch seconds of the first column after the deployment, and the step in seconds; NaN when not known.
+    """
+
+    verdict: Verdict
+    verdicts: NDArray[np.int8]
+    reasons: tuple[str, ...]
+    adjusted_p_value: Floats
+    groups: tuple[GroupOutcome, ...]
+    result: Result
+    q: float
+    design: Design = "auto"
+    clock: tuple[float, float] = (float("nan"), float("nan"))
+
+    def explain(self, i: int | None = None) -> str:
+        """Return the sentence of the gate, or of series ``i`` under its final verdict."""
+        if i is not None:
+            i = range(len(self.verdicts))[i]
+            return sentence(self.result, i, verdict=int(self.verdicts[i]), reason=self.reasons[i], among=len(self.verdicts))
+        n = len(self.verdicts)
+        if n == 0:
+            return "Nothing was judged."
+        if self.verdict == Verdict.PASS:
+            what = "metric is" if n == 1 else "metrics are"
+            return f"PASS: all {n} {what} shown not to be worse than the margin." if n > 1 else f"PASS: {self.explain(0)}"
+        wanted = self.verdict
+        rows = np.flatnonzero(self.verdicts == wanted)
+        order = rows[np.argsort(self.result.p_value[rows], kind="stable")]
+        first = self.explain(int(order[0]))
+        rest = f" ({len(order)} of {n} metrics)" if n > 1 else ""
+        return f"{wanted.name}{rest}: {first}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the frame of the findings with the final verdicts, adjusted p-values and sentences."""
+        frame = self.result.to_frame()
+        frame["verdict"] = [Verdict(int(v)).name for v in self.verdicts]
+        frame["reason"] = list(self.reasons)
+        frame.insert(3, "adjusted_p_value", self.adjusted_p_value)
+        frame["explanation"] = [self.explain(i) for i in range(len(self.verdicts))]
+        return frame
+
+
+def judge(
+    result: Result,
+    *,
+    groups: Sequence[str] | None = None,
+    critical: Sequence[bool] | None = None,
+    q: float = 0.05,
+    design: Design = "auto",
+    clock: tuple[float, float] = (float("nan"), float("nan")),
+) -> Judgement:
+    """Judge many metrics together.
+
+    Critical metrics form a tier of their own: Holm's correction at each metric's own alpha, so the chance of any false
+    FAIL among them is bounded. All others: Simes within groups, Benjamini-Hochberg over groups and inside the groups
+    that stand out, at the false-discovery rate ``q``. When nothing is wrong, ``q`` also bounds the chance that the gate
+    fails, however many metrics it watches. A FAIL needs the metric's own test as well.
+    PASS needs every metric to pass; each is tested at its own ``alpha_pass``, which needs no correction
+    (intersection-union test, Berger 1982).
+
+    Parameters
+    ----------
+    result:
+        Findings, from :func:`tidegate_analysis.compare` and its kin.
+    groups:
+        One name per series; default: the specs' groups.
+    critical:
+        One flag per series; default: the specs' criticality.
+    q:
+        In (0, 0.5).
+
+    Raises
+    ------
+    ValueError
+        When a sequence has another length than there are series, or q is out of range.
+    """
+    n = len(result)
+    if not 0.0 < q < 0.5:
+        raise ValueError(f"q: must lie between 0 and 0.5, not {q!r}")
+    names = [s.group for s in result.specs] if groups is None else list(groups)
+    if len(names) != n:
+        raise ValueError(f"groups: {len(names)} names for {n} series")
+    if critical is None:
+        is_critical = np.array([s.criticality == "critical" for s in result.specs], dtype=bool)
+    else:
+        is_critical = np.asarray(critical, dtype=bool)
+        if is_critical.shape != (n,):
+            raise ValueError(f"critical: {is_critical.size} flags for {n} series")
+    hold_only = np.array([s.criticality == "hold_only" for s in result.specs], dtype=bool)
+    order = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    member = np.array([order[name] for name in names], dtype=np.int64)
+    asked = np.isfinite(result.effect) | (result.verdict != Verdict.INCONCLUSIVE)
+    p = np.where(asked, result.p_value, np.nan)
+    adjusted = np.full(n, np.nan)
+    significant = np.zeros(n, dtype=bool)
+    alpha = np.array([s.alpha for s in result.specs])
+    if is_critical.any():
+        adjusted[is_critical] = multiplicity.holm(p[is_critical])
+        significant[is_critical] = np.nan_to_num(adjusted[is_critical], nan=2.0) <= alpha[is_critical]
+    crowd = ~is_critical
+    group_p = np.full(len(order), np.nan)
+    if crowd.any():
+        present, local = np.unique(member[crowd], return_inverse=True)
+        adjusted[crowd], by_group, significant[crowd] = multiplicity.grouped(p[crowd], local.astype(np.int64), q)
+        group_p[present] = by_group
+    verdicts = result.verdict.copy()
+    reasons = list(result.reason)
+    for i in np.flatnonzero((verdicts == Verdict.FAIL) & ~significant).tolist():
+        verdicts[i], reasons[i] = Verdict.INCONCLUSIVE, "not_significant_among_many"
+    for i in np.flatnonzero((verdicts == Verdict.FAIL) & hold_only & crowd).tolist():
+        verdicts[i], reasons[i] = Verdict.INCONCLUSIVE, "hold_only"
+    outcomes = []
+    for name, k in order.items():
+        members = np.flatnonzero(member == k)
+        failing = members[verdicts[members] == Verdict.FAIL]
+        outcomes.append(
+            GroupOutcome(name, fold(verdicts[members]), float(group_p[k]), tuple(members.tolist()), tuple(failing.tolist()))
+        )
+    return Judgement(fold(verdicts), verdicts, tuple(reasons), adjusted, tuple(outcomes), result, q, design, clock)
+
+
+def fold(verdicts: NDArray[np.int8]) -> Verdict:
+    """Fold verdicts into one: FAIL before ERROR before INCONCLUSIVE before PASS; INCONCLUSIVE for none at all."""
+    for worst in (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE):
+        if bool((verdicts == worst).any()):
+            return worst
+    return Verdict.PASS if len(verdicts) else Verdict.INCONCLUSIVE

@@ -1,0 +1,235 @@
+"""Scanning the minutes after a deployment with windows of several lengths, calibrated by the same scan over the past.
+
+A fault may last, fade, come late or grow; the window that shows it best is not known beforehand. All windows of the
+given lengths are looked at, each measured by how far it was off at past moments, and the largest is compared with the
+largest at those past moments. Looking at many windows costs what it costs there, no correction formula needed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate_analysis.kernels import dependence, placebo
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Layout(NamedTuple):
+    """Where the windows lie, in blocks after the deployment: window j covers ``[first[j], last[j])``."""
+
+    first: Ints
+    last: Ints
+    blocks: int
+
+
+def layout(blocks: int, lengths: tuple[int, ...]) -> Layout:
+    """All windows of the given lengths (in blocks) within ``blocks``, every quarter of a length, and the whole stretch."""
+    spans = set()
+    for length in {min(h, blocks) for h in lengths} | {blocks}:
+        stride = max(1, length // 4)
+        spans.update((end - length, end) for end in range(blocks, length - 1, -stride))
+        spans.add((0, length))
+    ordered = sorted(spans, key=lambda s: (s[1], s[0]))
+    return Layout(np.array([a for a, _ in ordered]), np.array([b for _, b in ordered]), blocks)
+
+
+def block_means(x: Floats, size: int) -> Floats:
+    """Robust means of consecutive blocks of ``size`` points, counted from the right end of each row.
+
+    Blocks of 5 or more points are trimmed by a fifth at each end. A block with less than half its points is NaN.
+    ``x`` has the shape (series, points); points left over at the left are dropped.
+    """
+    S, width = x.shape
+    n = width // size
+    cut = x[:, width - n * size :].reshape(S, n, size)
+    if size == 1:
+        return cut[:, :, 0]
+    means = dependence.trimmed_mean(cut, 0.2)
+    enough = 2 * (~np.isnan(cut)).sum(axis=2) >= size
+    return np.where(enough, means, np.nan)
+
+
+def window_means(blocks: Floats, first: Ints, last: Ints) -> Floats:
+    """Mean of the blocks ``[first[j], last[j])`` of each row: (..., windows); NaN when less than half is there."""
+    present = ~np.isnan(blocks)
+    total = np.concatenate([np.zeros((*blocks.shape[:-1], 1)), np.cumsum(np.where(present, blocks, 0.0), axis=-1)], axis=-1)
+    count = np.concatenate([np.zeros((*blocks.shape[:-1], 1)), np.cumsum(present, axis=-1)], axis=-1)
+    n = count[..., last] - count[..., first]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(2 * n >= last - first, (total[..., last] - total[..., first]) / n, np.nan)
+
+
+def contrasts_at(blocks: Floats, moments: Ints, plan: Layout, back: int) -> Floats:
+    """Window means after each moment minus the level of the ``back`` blocks before it.
+
+    Parameters
+    ----------
+    blocks:
+        Shape (series, blocks).
+    moments:
+        Shape (K,): the block before which a deployment is imagined; ``back <= moment <= blocks - plan.blocks``.
+
+    Returns
+    -------
+    contrasts:
+        Shape (series, K, windows).
+    """
+    S = blocks.shape[0]
+    present = ~np.isnan(blocks)
+    total = np.concatenate([np.zeros((S, 1)), np.cumsum(np.where(present, blocks, 0.0), axis=1)], axis=1)
+    count = np.concatenate([np.zeros((S, 1)), np.cumsum(present, axis=1)], axis=1)
+
+    def mean(low: Ints, high: Ints) -> Floats:
+        n = count[:, high] - count[:, low]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.where(2 * n >= (high - low), (total[:, high] - total[:, low]) / n, np.nan))
+
+    before = mean(moments - back, moments)
+    after = mean(moments[:, None] + plan.first, moments[:, None] + plan.last)
+    return np.asarray(after - before[:, :, None])
+
+
+class Yardstick(NamedTuple):
+    """What the past says about a scan.
+
+    Attributes
+    ----------
+    centre, scale:
+        Shape (series, windows): what each window's contrast usually is at this time of day, and its spread.
+    largest_up, largest_down:
+        Shape (series, K), sorted ascending with NaN last: the largest upward (downward) standardised contrast of the
+        scan at each past moment.
+    moments:
+        Shape (series,): past moments used.
+    independent:
+        Shape (series,): how many of them do not overlap.
+    days:
+        How many past days the centre comes from; 0 = no time of day.
+    """
+
+    centre: Floats
+    scale: Floats
+    largest_up: Floats
+    largest_down: Floats
+    moments: Ints
+    independent: Floats
+    days: int
+
+
+MIN_DAYS = 4
+
+
+def calibrate(blocks: Floats, plan: Layout, back: int, per_day: int, exclude: NDArray[np.bool_] | None = None) -> Yardstick:
+    """Run the scan at every past block and learn how large its contrasts are when nothing happened.
+
+    From 4 past days on every moment is centred on the other days at the same time of day (its own day left out, so that
+    a past moment is treated as the present one is).
+
+    Parameters
+    ----------
+    blocks:
+        Shape (series, blocks), ending at the deployment.
+    plan, back:
+        The scan's windows and the blocks before the deployment that give the level.
+    per_day:
+        Blocks in a day; 0 when the step does not divide one.
+    exclude:
+        Shape (blocks,): blocks that other deployments or incidents touch; moments that overlap them are left out.
+    """
+    S, n = blocks.shape
+    moments = np.arange(back, n - plan.blocks + 1)
+    # Counted back from the deployment, so that whole days lie at the same time of day.
+    if exclude is not None and len(moments):
+        touched = np.concatenate([[0], np.cumsum(exclude)])
+        moments = moments[touched[moments + plan.blocks] == touched[moments - back]]
+    K = len(moments)
+    W = len(plan.first)
+    if K == 0:
+        nothing = np.zeros((S, 0))
+        return Yardstick(np.zeros((S, W)), np.full((S, W), np.nan), nothing, nothing, np.zeros(S, dtype=np.int64), np.zeros(S), 0)
+    c = contrasts_at(blocks, moments, plan, back)
+    centre = np.zeros((S, W))
+    days = 0
+    if per_day > 0:
+        age = n - moments
+        phase = age % per_day
+        day = age // per_day
+        days = int(day[phase == 0].size) if (phase == 0).any() else 0
+        if days >= MIN_DAYS:
+            centre, c = _centre_by_phase(c, phase, day, per_day)
+        else:
+            days = 0
+    flat = c.transpose(0, 2, 1).reshape(S * W, K)
+    _, scale, k = placebo.centre_and_scale(flat, centred=False)
+    scale = scale.reshape(S, W)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = c / np.where(scale > 0, scale, np.nan)[:, None, :]
+    up = np.sort(np.fmax.reduce(z, axis=2), axis=1)
+    down = np.sort(np.fmax.reduce(-z, axis=2), axis=1)
+    used = (~np.isnan(up)).sum(axis=1)
+    return Yardstick(centre, scale, up, down, used, used / max(plan.blocks, 1), days)
+
+
+def _centre_by_phase(c: Floats, phase: Ints, day: Ints, per_day: int) -> tuple[Floats, Floats]:
+    S, _, W = c.shape
+    D = int(day.max()) + 1
+    table = np.full((S, per_day, D, W), np.nan)
+    table[:, phase, day] = c
+    present = ~np.isnan(table)
+    # Clipped about the phase's median, so that one bad day does not move it.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ordered = np.sort(table, axis=2)
+        n = present.sum(axis=2)
+        low = np.take_along_axis(ordered, np.maximum((n - 1) // 2, 0)[:, :, None, :], axis=2)[:, :, 0]
+        high = np.take_along_axis(ordered, np.minimum(n // 2, D - 1)[:, :, None, :], axis=2)[:, :, 0]
+        median = np.where(n > 0, 0.5 * (low + high), 0.0)
+        spread = np.abs(np.where(present, table - median[:, :, None], np.nan))
+        reach = placebo.CLIP * placebo.MAD_TO_SD * np.nanmedian(spread.reshape(S, -1, W), axis=1)[:, None, None, :]
+        clipped = np.where(present, median[:, :, None] + np.clip(table - median[:, :, None], -reach, reach), 0.0)
+        total = clipped.sum(axis=2)
+        mean = np.where(n > 0, total / n, 0.0)
+        others = (total[:, :, None] - clipped) / (n[:, :, None] - 1.0)
+        # A mean of n - 1 other days wobbles as one of n does, up to this factor.
+        shrink = np.sqrt((n + 1.0) / n / (n / (n - 1.0)))[:, :, None]
+        centred = np.where(n[:, :, None] >= 2, (table - others) * shrink, np.nan)
+    return mean[:, 0], centred[:, phase, day]
+
+
+def rank_p(largest: Floats, past: Floats, moments: Ints) -> Floats:
+    """Share of past moments, the present one among them, whose scan was at least this large.
+
+    Valid for a stationary past whatever its dependence, since every moment is as likely as another to be the largest.
+    Beyond the largest of the past the p-value falls on along the power law of the past's largest twentieth (Hill 1975),
+    its exponent lowered by one standard error and kept within [2, 8]: to a deployment far outside of everything seen, a
+    longer past would have given a smaller p-value.
+
+    Parameters
+    ----------
+    largest:
+        Shape (series,).
+    past:
+        Shape (series, K), sorted ascending, NaN last.
+    """
+    S, K = past.shape
+    if K == 0:
+        return np.ones(S)
+    with np.errstate(invalid="ignore"):
+        beyond = (past >= largest[:, None]).sum(axis=1)
+    p = (1.0 + beyond) / (moments + 1.0)
+    m = np.maximum(moments // 20, 2)
+    column = np.arange(K)
+    rows = np.arange(S)
+    base = past[rows, np.clip(moments - m - 1, 0, K - 1)]
+    top = (column >= (moments - m)[:, None]) & (column < moments[:, None])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        hill = np.where(top, np.log(past / base[:, None]), 0.0).sum(axis=1) / m
+        # Neighbouring moments share most of their points: their number counts for about a tenth.
+        exponent = np.clip((1.0 / hill) * (1.0 - 1.0 / np.sqrt(np.maximum(m / 10.0, 1.0))), 2.0, 8.0)
+        ratio = past[rows, np.clip(moments - 1, 0, K - 1)] / largest
+        far = (beyond == 0) & (moments >= 50) & (base > 0) & np.isfinite(exponent) & (ratio < 1)
+        p = np.where(far, p * ratio**exponent, p)
+    return np.where(np.isnan(largest), 1.0, np.maximum(p, 1e-9))
