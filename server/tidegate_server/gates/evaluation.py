@@ -46,6 +46,9 @@ class Timing:
     retry_interval: float = 5.0
 
 
+DEFAULT_TIMING = Timing()
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """When a rule looks: states and points within ``[start, end]`` count; at ``deadline`` it answers in any
@@ -104,7 +107,7 @@ def begin(
     )
 
 
-def window(evaluation: Evaluation, rule: Rule, timing: Timing = Timing()) -> Window:
+def window(evaluation: Evaluation, rule: Rule, timing: Timing = DEFAULT_TIMING) -> Window:
     """Return when a rule of an evaluation looks.
 
     Monitors are watched from the start of the evaluation, metrics from the deployment. An evaluation that
@@ -128,7 +131,10 @@ def open_rules(evaluation: Evaluation) -> tuple[Rule, ...]:
 
 
 def advance(
-    evaluation: Evaluation, observations: Mapping[str, Observation], now: float, timing: Timing = Timing()
+    evaluation: Evaluation,
+    observations: Mapping[str, Observation],
+    now: float,
+    timing: Timing = DEFAULT_TIMING,
 ) -> tuple[Evaluation, tuple[Action, ...]]:
     """Take what the rules saw, by rule name, and return the evaluation as it stands then, and what to do
     next.

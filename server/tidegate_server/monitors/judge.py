@@ -158,7 +158,7 @@ class _Judgement:
         most, when = _extreme(self.presence(self.include), self.look, most=True)
         if most > self.check.max_matches:
             text = (
-                f"{most} monitors matched {query} at {_clock(when)}, and {self.check.max_matches} are allowed:"
+                f"{most} monitors matched {query} at {_clock(when)}, {self.check.max_matches} are allowed:"
                 " the query is too wide."
             )
             return self.answer(Verdict.FAIL, "too_many_matches", text, evidence)

@@ -1,0 +1,51 @@
+"""Monitor rules: the states of monitors over the window of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from tidegate_server.gates.evaluation import window
+from tidegate_server.gates.model import Evaluation, MonitorCheck, Observation, Rule, Seen
+from tidegate_server.monitors.judge import Look, judge
+from tidegate_server.monitors.model import Downtime, Monitor, MonitorHistory
+from tidegate_server.monitors.query import QueryError
+
+
+def look_at_monitors(
+    rule: Rule,
+    evaluation: Evaluation,
+    monitors: Iterable[Monitor],
+    histories: Mapping[str, MonitorHistory],
+    downtimes: Sequence[Downtime],
+    now: float,
+) -> Observation:
+    """Return what a monitor rule of an evaluation sees now; parameters as in
+    `tidegate_server.monitors.judge.judge`.
+
+    Raises
+    ------
+    TypeError
+        When the rule is of another type.
+    """
+    check = rule.check
+    if not isinstance(check, MonitorCheck):
+        raise TypeError(f"rule {rule.name!r} is no monitor rule")
+    span = window(evaluation, rule)
+    look = Look(start=span.start, end=span.end, now=now, deployed_at=evaluation.deployed_at)
+    try:
+        return judge(check, monitors, histories, downtimes, look)
+    except QueryError as error:
+        # Queries are checked before they are stored; this one was stored by a version with another grammar.
+        return could_not_ask(f"the query cannot be understood, {error}", settled=True)
+
+
+def could_not_ask(why: str, *, settled: bool = False) -> Observation:
+    """Return the observation of a rule whose source failed; ``settled`` when asking again is of no use."""
+    return Observation(
+        verdict=None,
+        seen=Seen.NOTHING,
+        settled=settled,
+        sentence="",
+        reason="source_error",
+        source_error=why,
+    )
