@@ -6,7 +6,9 @@ that ``tidegate --help`` stays fast.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -109,8 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away; nothing that we say can reach it.
-        sys.stderr.close()
+        # The reader of our output went away. What is still in its buffer must not complain when Python ends.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.COULD_NOT_LOOK
     except click.UsageError as error:
         error.show()

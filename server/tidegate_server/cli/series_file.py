@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from tidegate_server.cli.exits import CouldNotLookError
 
@@ -35,14 +36,7 @@ def read_series(path: str) -> pd.DataFrame:
         if path != "-" and Path(path).suffix.lower() in (".parquet", ".pq"):
             frame = _read_parquet(path)
         else:
-            # "NA" or "null" may be a metric's name; only an empty cell and nan are missing.
-            frame = pd.read_csv(
-                sys.stdin if path == "-" else path,
-                keep_default_na=False,
-                na_values={"value": ["", "nan", "NaN", "NAN"], "total": ["", "nan", "NaN", "NAN"]},
-                dtype={"metric": "str", "arm": "str", "phase": "str", "instance": "str"},
-                skipinitialspace=True,
-            )
+            frame = _read_csv(sys.stdin if path == "-" else path)
     except FileNotFoundError:
         raise CouldNotLookError(f"{name}: no such file") from None
     except IsADirectoryError:
@@ -70,6 +64,27 @@ def read_series(path: str) -> pd.DataFrame:
                 f"{name}: row {bad + 1}: {column} {frame[column].iloc[bad]!r} is not a number"
             )
     return frame
+
+
+def _read_csv(source: str | TextIO) -> pd.DataFrame:
+    import pandas as pd
+
+    missing = ["", "nan", "NaN", "NAN"]
+    with warnings.catch_warnings():
+        # Rows longer than the header are cut with a warning only.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(
+                source,
+                index_col=False,
+                # "NA" or "null" may be a metric's name; only an empty cell and nan are missing.
+                keep_default_na=False,
+                na_values={"value": missing, "total": missing},
+                dtype={"metric": "str", "arm": "str", "phase": "str", "instance": "str"},
+                skipinitialspace=True,
+            )
+        except pd.errors.ParserWarning:
+            raise ValueError("a row has more cells than the header") from None
 
 
 def _read_parquet(path: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
+from tidegate_server.cli.exits import Exit
 from tidegate_server.config import PREFIX, Config
 from tidegate_server.errors import ConfigError
 
@@ -73,7 +74,9 @@ def run_server(**settings: Any) -> int:
         raise click.UsageError(str(error)) from None
     from tidegate_server.app import run
 
-    return run(config)
+    code = run(config)
+    # 1 means halt here, whatever it means elsewhere.
+    return Exit.COULD_NOT_LOOK if code == Exit.HALT else code
 
 
 serve = click.Command(

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import IO, Self
@@ -29,6 +30,7 @@ class Children:
         """Give children ``grace_seconds`` to end by themselves."""
         self.grace_seconds = grace_seconds
         self.running: list[subprocess.Popen[str]] = []
+        self.complaints: dict[subprocess.Popen[str], IO[str]] = {}
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -42,16 +44,37 @@ class Children:
 
     def start(self, module: str, *arguments: str) -> subprocess.Popen[str]:
         """Start ``python -m module`` in a session of its own, which a terminal's Ctrl-C does not reach."""
+        # A file, not a pipe: nobody reads it while the child lives, and a full pipe would stop the child.
+        complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         child = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=complaints,
             text=True,
             start_new_session=True,
         )
         self.running.append(child)
+        self.complaints[child] = complaints
         return child
+
+    def first_line(self, child: subprocess.Popen[str], what: str) -> str:
+        """Return the first line that ``child`` prints.
+
+        Raises
+        ------
+        ChildError
+            When it ends without one; the message says what it wrote instead.
+        """
+        line = _pipe(child.stdout).readline().strip()
+        if not line:
+            child.wait()
+            complaints = self.complaints[child]
+            complaints.seek(0)
+            said = complaints.read().strip().splitlines()
+            why = said[-1] if said else f"it ended with status {child.returncode}"
+            raise ChildError(f"{what} did not start: {why}")
+        return line
 
     def end(self, *children: subprocess.Popen[str]) -> None:
         """End some children: close their input, wait, then kill their group."""
@@ -68,28 +91,10 @@ class Children:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-            for pipe in (child.stdout, child.stderr):
-                _pipe(pipe).close()
+            _pipe(child.stdout).close()
             if child in self.running:
                 self.running.remove(child)
-
-
-def first_line(child: subprocess.Popen[str], what: str) -> str:
-    """Return the first line that ``child`` prints.
-
-    Raises
-    ------
-    ChildError
-        When it ends without one; the message says what it wrote instead.
-    """
-    line = _pipe(child.stdout).readline().strip()
-    if not line:
-        child.wait()
-        said = _pipe(child.stderr).read().strip().splitlines()
-        raise ChildError(
-            f"{what} did not start: {said[-1] if said else f'it ended with status {child.returncode}'}"
-        )
-    return line
+                self.complaints.pop(child).close()
 
 
 def tell(child: subprocess.Popen[str], line: str) -> None:

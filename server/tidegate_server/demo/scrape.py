@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 import http.client
+import time
 from bisect import bisect_left
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tidegate_server.demo.shop import V1
+
 NAN = float("nan")
+ARMS = ("baseline", "canary")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One series of the demo: the p95 latency or the error ratio of an endpoint."""
+
+    name: str
+    path: str
+    is_ratio: bool
+
+
+METRICS = tuple(
+    Metric(f"{path.strip('/')}_{what}", path, what == "error_ratio")
+    for path in V1
+    for what in ("latency_p95", "error_ratio")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One scrape of both arms.
+
+    ``values`` and ``totals`` hold one row per arm (``ARMS``) with one number per metric (``METRICS``): p95
+    in ms, or errors with the requests as their total. NaN is missing; totals of latencies are NaN.
+    """
+
+    time: float
+    values: tuple[tuple[float, ...], ...]
+    totals: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +132,67 @@ def quantile(q: float, bounds: list[float], cumulative: list[float]) -> float:
     low_bound, low_count = (bounds[k - 1], cumulative[k - 1]) if k else (0.0, 0.0)
     inside = cumulative[k] - low_count
     return bounds[k] if inside <= 0 else low_bound + (bounds[k] - low_bound) * (rank - low_count) / inside
+
+
+class Scraper:
+    """Reads both arms on one clock. A context manager."""
+
+    def __init__(self, step_seconds: float = 0.5) -> None:
+        """Scrape every ``step_seconds``, beginning one step after now."""
+        self.step = step_seconds
+        self.ports: tuple[int, ...] = ()
+        self.previous: list[dict[str, EndpointTotals] | None] = []
+        self.pool = ThreadPoolExecutor(len(ARMS), "scrape")
+        self.first = time.monotonic()
+        # The wall clock is read once; a clock that is set while the demo runs must not bend its series.
+        self.epoch = round(time.time(), 3)
+        self.ticks = 0
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the threads go."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def aim(self, *ports: int) -> None:
+        """Scrape these ports from now on, baseline first, and compare with what their pages say now."""
+        self.ports = ports
+        self.previous = self._pages()
+
+    def now(self) -> float:
+        """Return the Unix time on the scraper's clock."""
+        return self.epoch + time.monotonic() - self.first
+
+    def wait(self) -> Column:
+        """Wait for the next tick, scrape, and return the column. A tick that was missed leaves a gap."""
+        self.ticks = max(self.ticks + 1, int((time.monotonic() - self.first) / self.step))
+        time.sleep(max(0.0, self.first + self.ticks * self.step - time.monotonic()))
+        pages = self._pages()
+        values, totals = [], []
+        for before, after in zip(self.previous, pages, strict=True):
+            seen = {
+                path: between(before[path], after[path])
+                if before is not None and after is not None and path in before and path in after
+                else EndpointScrape(NAN, NAN, NAN)
+                for path in V1
+            }
+            values.append(
+                tuple(seen[m.path].errors if m.is_ratio else seen[m.path].latency_p95 for m in METRICS)
+            )
+            totals.append(tuple(seen[m.path].requests if m.is_ratio else NAN for m in METRICS))
+        self.previous = pages
+        return Column(self.epoch + self.ticks * self.step, tuple(values), tuple(totals))
+
+    def _pages(self) -> list[dict[str, EndpointTotals] | None]:
+        return list(self.pool.map(_page, self.ports))
+
+
+def _page(port: int) -> dict[str, EndpointTotals] | None:
+    try:
+        return parse(fetch(port))
+    except (OSError, ValueError):
+        return None  # a scrape that failed is a gap, as in any monitoring system
