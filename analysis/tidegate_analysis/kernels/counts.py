@@ -182,7 +182,7 @@ def _safe_divide(a: Array, b: Array, default: float = np.nan) -> Array:
     return out
 
 
-def _weights(data: CountData) -> tuple[Array, Array, Array]:
+def weights(data: CountData) -> tuple[Array, Array, Array]:
     """Per scrape: weight of a canary event, weight of a baseline event, weight of the pair."""
     total = data.baseline_exposure + data.canary_exposure
     u = _safe_divide(data.baseline_exposure, total, 0.0)
@@ -191,7 +191,7 @@ def _weights(data: CountData) -> tuple[Array, Array, Array]:
 
 
 def _sums(data: CountData) -> _Sums:
-    u, v, w = _weights(data)
+    u, v, w = weights(data)
     rise, fall = (u * data.canary).sum(axis=1), (v * data.baseline).sum(axis=1)
     u_max, v_max = u.max(axis=1, initial=0.0), v.max(axis=1, initial=0.0)
     ok = u_max > 0
@@ -332,7 +332,7 @@ def _exchangeable(
 def _subset_answers(
     data: CountData, levels: tuple[Array, Array], margins: tuple[Array, Array], *, absolute: bool
 ) -> _Sided:
-    u, v, w = _weights(data)
+    u, v, w = weights(data)
     edges = _edges(data.canary.shape[1])
     masks = _subsets(edges.size)
     rise = np.add.reduceat(u * data.canary, edges, axis=1) @ masks
@@ -428,7 +428,7 @@ def _any(first: _Sided, second: _Sided) -> _Sided:
 
 def _moments(data: CountData, edges: NDArray[np.int64]) -> tuple[Array, ...]:
     """Sums over stretches from which the dispersion about any rate ratio follows."""
-    u, v, _ = _weights(data)
+    u, v, _ = weights(data)
     rise = np.add.reduceat(u * data.canary, edges, axis=1)
     fall = np.add.reduceat(v * data.baseline, edges, axis=1)
     return (
@@ -443,7 +443,7 @@ def _moments(data: CountData, edges: NDArray[np.int64]) -> tuple[Array, ...]:
     )
 
 
-def _fitted_dispersion(moments: tuple[Array, ...]) -> Array:
+def fitted_dispersion(moments: tuple[Array, ...]) -> Array:
     """Variance of ``rise - R fall`` over stretches, by its Poisson value, at the fitted ratio R."""
     rr, rf, ff, var_c, var_b, rise, fall, used = moments
     ratio = _safe_divide(rise, fall, 0.0)
@@ -496,17 +496,17 @@ def fixed_horizon_counts(
     """
     given = check_counts(baseline_events, canary_events, baseline_exposure, canary_exposure, bounded=absolute)
     size = len(given.canary)
-    extent = _per_series("margin", margin, size)
+    extent = per_series("margin", margin, size)
     if not (np.isfinite(extent) & (extent > 0)).all():
         raise ValueError("margin: must be finite and above 0")
     if absolute and baseline_exposure is None:
         raise ValueError(
             "baseline_exposure: is missing; a difference of event ratios needs the totals of both arms"
         )
-    way = np.sign(_per_series("sign", sign, size))
-    level, level_pass = _per_series("alpha", alpha, size), _per_series("alpha_pass", alpha_pass, size)
+    way = np.sign(per_series("sign", sign, size))
+    level, level_pass = per_series("alpha", alpha, size), per_series("alpha_pass", alpha_pass, size)
     mirrored = absolute & (way < 0)
-    data = _failures(given, mirrored) if absolute else given
+    data = failures(given, mirrored) if absolute else given
     if not data.canary.shape[1]:
         none = np.zeros((size, 1))
         data = CountData(none, none, none, none, data.missing, data.raised)
@@ -514,18 +514,15 @@ def fixed_horizon_counts(
     up = np.where(mirrored, 1.0, way)
     low_level = np.where(up > 0, level, np.where(up < 0, level_pass, 0.5 * level))
     high_level = np.where(up > 0, level_pass, np.where(up < 0, level, 0.5 * level))
-    if absolute:
-        margins = (extent, extent)
-    else:
-        margins = (np.log1p(extent), np.where(up < 0, -np.log1p(-np.minimum(extent, 0.99)), np.log1p(extent)))
+    margins = working_margins(extent, up, absolute=absolute)
     levels = (low_level, high_level)
 
     sums = _sums(data)
     one = np.ones(size)
-    past = np.full(size, np.nan) if dispersion is None else _per_series("dispersion", dispersion, size)
+    past = np.full(size, np.nan) if dispersion is None else per_series("dispersion", dispersion, size)
     learnt = np.isfinite(past)
     edges = _edges(data.canary.shape[1])
-    fitted = _fitted_dispersion(_moments(data, edges))
+    fitted = fitted_dispersion(_moments(data, edges))
     phi = np.where(learnt, np.maximum(past, 1.0), fitted)
     exact = _independent(sums, np.where(learnt, phi, one), levels, margins, absolute=absolute)
     if learnt.all():
@@ -580,7 +577,18 @@ def fixed_horizon_counts(
     )
 
 
-def _per_series(name: str, value: ArrayLike, size: int) -> Array:
+def working_margins(margin: Array, sign: Array, *, absolute: bool) -> tuple[Array, Array]:
+    """Return the margins towards a rise and a fall on the working scale, both above 0.
+
+    A fraction x becomes ``log(1 + x)`` for a rise and ``-log(1 - x)`` for a fall that is worse.
+    """
+    if absolute:
+        return margin, margin
+    return np.log1p(margin), np.where(sign < 0, -np.log1p(-np.minimum(margin, 0.99)), np.log1p(margin))
+
+
+def per_series(name: str, value: ArrayLike, size: int) -> Array:
+    """Return one number per series from one number or an array of them."""
     array = np.asarray(value, dtype=np.float64)
     if array.ndim > 1 or (array.ndim == 1 and array.shape != (size,)):
         raise ValueError(
@@ -589,7 +597,7 @@ def _per_series(name: str, value: ArrayLike, size: int) -> Array:
     return np.broadcast_to(array, (size,))
 
 
-def _failures(data: CountData, mirrored: NDArray[np.bool_]) -> CountData:
+def failures(data: CountData, mirrored: NDArray[np.bool_]) -> CountData:
     """Turn successes into failures where a fall is worse."""
     flip = mirrored[:, None]
     return data._replace(
@@ -644,7 +652,7 @@ def history_dispersion(
     )
     if not points or not windows:
         return np.full(size, np.nan), np.zeros(size, dtype=np.int64)
-    u, v, _ = _weights(data)
+    u, v, _ = weights(data)
     gap, poisson = u * data.canary - v * data.baseline, u * v * (data.canary + data.baseline)
     phi = np.ones(size)
     used = np.zeros(size, dtype=np.int64)
