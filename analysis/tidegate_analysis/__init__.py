@@ -5,21 +5,27 @@ from tidegate_analysis.batch import Block, BlockError, SeriesBatch
 from tidegate_analysis.before_after import before_after
 from tidegate_analysis.compare import compare
 from tidegate_analysis.judgement import GroupOutcome, Judgement, judge
+from tidegate_analysis.live import LiveEvaluation
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, QualityNote, Verdict
+from tidegate_analysis.stream import Stream, open_stream, restore_stream
 
 __all__ = [
     "Block",
     "BlockError",
     "GroupOutcome",
     "Judgement",
+    "LiveEvaluation",
     "MetricSpec",
     "QualityNote",
     "Result",
     "SeriesBatch",
+    "Stream",
     "Verdict",
     "analyze",
     "before_after",
     "compare",
     "judge",
+    "open_stream",
+    "restore_stream",
 ]

@@ -123,7 +123,15 @@ class Yardstick(NamedTuple):
 MIN_DAYS = 4
 
 
-def calibrate(blocks: Floats, plan: Layout, back: int, per_day: int, exclude: NDArray[np.bool_] | None = None) -> Yardstick:
+def calibrate(
+    blocks: Floats,
+    plan: Layout,
+    back: int,
+    per_day: int,
+    exclude: NDArray[np.bool_] | None = None,
+    *,
+    stride: int = 1,
+) -> Yardstick:
     """Run the scan at every past block and learn how large its contrasts are when nothing happened.
 
     From 4 past days on every moment is centred on the other days at the same time of day (its own day left out, so that
@@ -139,10 +147,13 @@ def calibrate(blocks: Floats, plan: Layout, back: int, per_day: int, exclude: ND
         Blocks in a day; 0 when the step does not divide one.
     exclude:
         Shape (blocks,): blocks that other deployments or incidents touch; moments that overlap them are left out.
+    stride:
+        Only every so many blocks, counted back from the deployment, is a moment; must divide ``per_day``.
     """
     S, n = blocks.shape
-    moments = np.arange(back, n - plan.blocks + 1)
     # Counted back from the deployment, so that whole days lie at the same time of day.
+    moments = np.arange(n - plan.blocks, back - 1, -1)
+    moments = moments[(n - moments) % stride == 0][::-1]
     if exclude is not None and len(moments):
         touched = np.concatenate([[0], np.cumsum(exclude)])
         moments = moments[touched[moments + plan.blocks] == touched[moments - back]]
@@ -156,11 +167,11 @@ def calibrate(blocks: Floats, plan: Layout, back: int, per_day: int, exclude: ND
     days = 0
     if per_day > 0:
         age = n - moments
-        phase = age % per_day
+        phase = age % per_day // stride
         day = age // per_day
         days = int(day[phase == 0].size) if (phase == 0).any() else 0
         if days >= MIN_DAYS:
-            centre, c = _centre_by_phase(c, phase, day, per_day)
+            centre, c = _centre_by_phase(c, phase, day, per_day // stride)
         else:
             days = 0
     flat = c.transpose(0, 2, 1).reshape(S * W, K)
@@ -171,7 +182,7 @@ def calibrate(blocks: Floats, plan: Layout, back: int, per_day: int, exclude: ND
     up = np.sort(np.fmax.reduce(z, axis=2), axis=1)
     down = np.sort(np.fmax.reduce(-z, axis=2), axis=1)
     used = (~np.isnan(up)).sum(axis=1)
-    return Yardstick(centre, scale, up, down, used, used / max(plan.blocks, 1), days)
+    return Yardstick(centre, scale, up, down, used, used * stride / max(plan.blocks, 1), days)
 
 
 def _centre_by_phase(c: Floats, phase: Ints, day: Ints, per_day: int) -> tuple[Floats, Floats]:

@@ -1,0 +1,210 @@
+"""Blocks in as they come, the verdict out at any moment."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate_analysis.analyze import _flat, history_array, with_notes
+from tidegate_analysis.batch import Block, SeriesBatch
+from tidegate_analysis.judgement import Judgement, judge
+from tidegate_analysis.spec import Design, MetricSpec, QualityNote, Verdict
+from tidegate_analysis.stream import Stream, open_stream
+
+Floats = NDArray[np.float64]
+# Scrapes that the canary may be behind the baseline before it counts as silent.
+SILENT_AFTER = 3
+
+
+class LiveEvaluation:
+    """An evaluation that is fed blocks of either arm and either phase in any order.
+
+    What is answered depends on the points that came, not on when it was asked nor on how the points were cut into blocks:
+    scrapes are judged in order, as far as both arms have got, and points that come late for a scrape that was judged
+    already have the stream run again from its beginning.
+
+    Parameters
+    ----------
+    specs:
+        The metrics.
+    design:
+        ``"auto"``: concurrent when the baseline speaks after the deployment, else before/after.
+    q:
+        False-discovery rate over the metrics.
+    deployed_at:
+        Epoch seconds of the deployment; default: the first point of phase ``"post"``.
+    warm_up, horizon_seconds:
+        Seconds after the deployment that are not judged, and how long it is watched, from the deployment.
+    history:
+        Past pairs of blocks (baseline, canary) in which nothing was wrong.
+
+    Raises
+    ------
+    ValueError
+        When a parameter is out of its range.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[MetricSpec],
+        *,
+        design: Design = "auto",
+        q: float = 0.05,
+        deployed_at: float | None = None,
+        warm_up: float = 60.0,
+        horizon_seconds: float = 900.0,
+        history: Sequence[tuple[Block, Block]] | None = None,
+    ) -> None:
+        """Declare the metrics and the plan."""
+        if not (math.isfinite(warm_up) and warm_up >= 0):
+            raise ValueError(f"warm_up: must be a number of seconds of at least 0, not {warm_up!r}")
+        if not (math.isfinite(horizon_seconds) and horizon_seconds > warm_up):
+            raise ValueError(f"horizon_seconds: must be more than the warm-up of {warm_up:g} s, not {horizon_seconds!r}")
+        if not 0.0 < q < 0.5:
+            raise ValueError(f"q: must lie between 0 and 0.5, not {q!r}")
+        self.batch = SeriesBatch(tuple(specs))
+        self.design: Design = design
+        self.q = q
+        self.deployed_at = deployed_at
+        self.warm_up = warm_up
+        self.horizon_seconds = horizon_seconds
+        self.history = tuple(history or ())
+        self._stream: Stream | None = None
+        self._plan: tuple[Design, int, int] | None = None
+        self._taken = 0
+        self._dirty = True
+        self._failed: dict[int, str] = {}
+
+    def add(self, block: Block) -> None:
+        """Take a block.
+
+        Raises
+        ------
+        BlockError
+            When it cannot be used; nothing of it is then taken.
+        """
+        self.batch.add(block)
+        if self._plan is None or self._stream is None:
+            self._dirty = True
+            return
+        at = math.floor((block.start - self.batch.origin) / self.batch.step + 0.5)
+        if block.phase == "pre" or at < self._plan[1] + self._taken:
+            self._dirty = True
+
+    def _span(self) -> tuple[int, int, int] | None:
+        """First judged column, columns of the horizon, and one past the newest column of both arms."""
+        span = self.batch.span("post")
+        if span is None:
+            return None
+        step = self.batch.step
+        deployed = span[0] if self.deployed_at is None else math.ceil((self.deployed_at - self.batch.origin) / step - 1e-6)
+        low = max(deployed + math.ceil(self.warm_up / step - 1e-6), span[0])
+        horizon = max(1, math.floor(self.horizon_seconds / step + 1e-6) - (low - deployed))
+        return low, horizon, span[1]
+
+    def _frontier(self, design: Design, final: bool) -> int:
+        """One past the last column that may be judged: as far as both arms have got, or either when no more will come."""
+        ends = {arm: self._end(arm) for arm in ("baseline", "canary")}
+        if design == "before_after":
+            return ends["canary"]
+        return max(ends.values()) if final else min(ends.values())
+
+    def _end(self, arm: str) -> int:
+        names = self.batch.instances(arm, "post")  # type: ignore[arg-type]
+        tracks = [self.batch._tracks[arm, "post", n] for n in names]  # type: ignore[index]  # noqa: SLF001
+        return max((t.first + t.values.shape[1] for t in tracks), default=-(1 << 40))
+
+    def _choose(self) -> Design:
+        if self.design != "auto":
+            return self.design
+        has_past = bool(self.batch.instances("canary", "pre") or self.batch.instances("baseline", "pre"))
+        return "before_after" if not self.batch.instances("baseline", "post") and has_past else "concurrent"
+
+    def _open(self, design: Design, low: int, horizon: int) -> Stream:
+        specs = self.batch.specs
+        if design == "concurrent":
+            history = history_array(self.batch, list(self.history), horizon)
+            return open_stream(specs, design="concurrent", history=history, step_seconds=self.batch.step, horizon=horizon, q=self.q)
+        pre = self.batch.span("pre")
+        floor = pre[0] if pre is not None else low
+        past = _flat(self.batch.window("canary", "pre", floor, low)[0])
+        if np.isnan(past).all():
+            past = _flat(self.batch.window("baseline", "pre", floor, low)[0])
+        if design == "difference_in_differences":
+            raise ValueError("design: difference_in_differences cannot be streamed; use Analyze, or concurrent")
+        return open_stream(specs, design="before_after", before=past, step_seconds=self.batch.step, horizon=horizon, q=self.q)
+
+    def judge(self, *, final: bool = False) -> Judgement:
+        """Return the verdict as of now.
+
+        Valid at whatever moment and however often it is asked for. A FAIL stays. With ``final`` scrapes that only one arm
+        answered are judged too, since no more will come.
+        """
+        found = self._span()
+        if found is None:
+            empty = open_stream(self.batch.specs, horizon=1, q=self.q).result()
+            return judge(with_notes(empty, self.batch.notes), q=self.q)
+        low, horizon, end = found
+        design = self._choose()
+        plan = (design, low, horizon)
+        if self._dirty or self._plan != plan or self._stream is None:
+            self._stream, self._plan, self._taken = self._open(*plan), plan, 0
+            self._dirty = False
+        high = min(self._frontier(design, final), low + horizon)
+        if high > low + self._taken:
+            a, b = low + self._taken, high
+            y = _flat(self.batch.window("canary", "post", a, b)[0])
+            x = _flat(self.batch.window("baseline", "post", a, b)[0]) if design == "concurrent" else None
+            self._stream.update(x, y)
+            self._taken = high - low
+            if final:
+                self._dirty = True
+        result = with_notes(self._stream.result(), self.batch.notes)
+        behind = min(self._end("baseline"), low + horizon) - self._end("canary")
+        if design == "concurrent" and behind >= SILENT_AFTER:
+            note = QualityNote("canary_silent", int(behind), f"the canary is {behind} scrapes behind the baseline")
+            waiting = result.verdict != Verdict.FAIL
+            result = replace(
+                with_notes(result, (note,)),
+                verdict=np.where(waiting, Verdict.INCONCLUSIVE, result.verdict).astype(np.int8),
+                reason=tuple("canary_silent" if w else r for w, r in zip(waiting.tolist(), result.reason, strict=True)),
+            )
+        judged = judge(result, q=self.q, design=design, clock=(self.batch.time_of(low), self.batch.step))
+        return self._latched(judged)
+
+    def _latched(self, judged: Judgement) -> Judgement:
+        """Keep every FAIL that was told, even if late points would have taken it back."""
+        verdicts, reasons = judged.verdicts.copy(), list(judged.reasons)
+        for i, reason in self._failed.items():
+            if verdicts[i] != Verdict.FAIL:
+                verdicts[i], reasons[i] = Verdict.FAIL, reason
+        for i in np.flatnonzero(verdicts == Verdict.FAIL).tolist():
+            self._failed.setdefault(i, reasons[i])
+        if np.array_equal(verdicts, judged.verdicts):
+            return judged
+        from tidegate_analysis.judgement import fold
+
+        return replace(judged, verdict=fold(verdicts), verdicts=verdicts, reasons=tuple(reasons))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the horizon was judged to its end."""
+        return self._stream is not None and self._stream.finished
+
+    def state(self) -> bytes:
+        """Everything there is, as bytes; for the process that made it or its successor, not for strangers."""
+        return pickle.dumps(self.__dict__, protocol=5)
+
+    @classmethod
+    def restore(cls, state: bytes) -> LiveEvaluation:
+        """Return the evaluation that :meth:`state` described. Give it only bytes you stored yourself."""
+        live = cls.__new__(cls)
+        live.__dict__.update(pickle.loads(state))  # noqa: S301
+        return live
+
+
