@@ -453,16 +453,18 @@ def seasonal_minutes(
     """
     generator = np.random.default_rng(rng)
     total = n_days * 1440 + minutes_after
-    time = np.arange(total) / 1440.0
-    day = np.floor(time).astype(int)
-    swing = amplitude * np.where(day % 7 >= 5, weekend, 1.0)
-    angle = 2 * np.pi * (generator.random((n_series, 1)) + time)
+    # Days since the first midnight of a week; the swing is zero at midnight, so days join without a jump.
+    calendar = 7.0 * generator.random((n_series, 1)) + np.arange(total) / 1440.0
+    swing = amplitude * np.where(np.floor(calendar) % 7 >= 5, weekend, 1.0)
+    angle = 2 * np.pi * calendar
     season = 1.0 + swing * np.sin(angle) + 0.15 * np.sin(2 * angle)
-    knots = generator.normal(0.0, day_spread, (n_series, int(day[-1]) + 3))
-    position = time + 0.5
-    left = np.floor(position).astype(int)
-    share = position - left
-    drift = knots[:, left] * (1.0 - share) + knots[:, left + 1] * share
+    left = np.floor(calendar - 0.5).astype(int)
+    knots = generator.normal(0.0, day_spread, (n_series, n_days + 10))
+    share = calendar - 0.5 - left
+    drift = (
+        np.take_along_axis(knots, left + 1, 1) * (1.0 - share)
+        + np.take_along_axis(knots, left + 2, 1) * share
+    )
     common = np.log(season) + drift + np.log(level)
     deployed = np.exp(common + noise * ar1(generator, n_series, total, rho))
     control = np.exp(common + noise * ar1(generator, n_series, total, rho))
