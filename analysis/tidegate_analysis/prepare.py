@@ -31,6 +31,9 @@ def as_points(name: str, values: ArrayLike, dims: tuple[int, ...] = (2,)) -> Flo
     if out.ndim not in dims:
         shapes = " or ".join({2: "(series, points)", 3: "(series, instances, points)", 4: "(series, windows, 2, points)"}[d] for d in dims)
         raise ValueError(f"{name}: must have the shape {shapes}, not {out.shape}")
+    if out.shape[-1] == 0 and out.ndim < 4:
+        # No points at all are one missing point: every kernel then has a column to look at.
+        return np.full((*out.shape[:-1], 1), np.nan)
     return out
 
 

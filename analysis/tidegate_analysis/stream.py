@@ -282,6 +282,8 @@ class Stream:
         """
         S = len(self.specs)
         y = as_points("canary_block", canary_block)
+        if np.shape(canary_block)[-1] == 0:
+            return
         if self.design == "concurrent":
             if baseline_block is None:
                 raise ValueError("baseline_block: is needed for design concurrent")
