@@ -1,0 +1,226 @@
+"""Due evaluations as a work queue: claimed under a lease, stored only under the fence of that claim.
+
+Leases and due times are compared with the store's clock only. That clock may jump. Forwards, a lease lapses
+early and another replica may repeat a tick; the fence lets one of the two be stored. Backwards, times lie
+further ahead than anybody would have set them; such times count as past, so nothing waits for the clock to
+come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from tidegate_server.gates.model import Evaluation
+from tidegate_server.store import schema
+from tidegate_server.store.database import Database
+from tidegate_server.store.evaluations import STORED, SqlFeed, columns_of, evaluation_of
+
+_e = schema.evaluations.c
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to do one tick of one evaluation, until the lease lapses or somebody else writes the
+    evaluation.
+
+    Times are microseconds of the store's clock. `tick_us` is None before the first tick; `behind_us` is how
+    far the evaluation's own time stands behind the clock (see `engine.clock`).
+    """
+
+    evaluation_id: str
+    owner: str
+    fence: int
+    version: int
+    inputs: int
+    series_complete: bool
+    now_us: int
+    tick_us: int | None
+    behind_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one tick came to. `wait_us` is how long until the next one; None when there is none."""
+
+    claim: Claim
+    evaluation: Evaluation
+    wait_us: int | None
+    behind_us: int
+
+
+class SqlWork:
+    """The engine's side of the evaluations.
+
+    Args:
+        database: the store.
+        feed: told of what ticks changed.
+        lease_us: how long a claim holds without renewal.
+        longest_wait_us: no evaluation waits longer between two ticks; a due time further ahead was set before
+            the clock went backwards.
+    """
+
+    def __init__(self, database: Database, feed: SqlFeed, *, lease_us: int, longest_wait_us: int) -> None:
+        """Keep the parts."""
+        self._database = database
+        self._feed = feed
+        self.lease_us = lease_us
+        self.longest_wait_us = longest_wait_us
+
+    def _claimable(self) -> sa.ColumnElement[bool]:
+        now = self._database.now
+        return sa.and_(
+            _e.due_us.is_not(None),
+            sa.or_(_e.due_us <= now, _e.due_us > now + self.longest_wait_us),
+            sa.or_(_e.lease_us.is_(None), _e.lease_us <= now, _e.lease_us > now + self.lease_us),
+        )
+
+    async def claim(self, owner: str, limit: int) -> Sequence[Claim]:
+        """Takes up to `limit` evaluations that are due, those that wait longest first.
+
+        Raises:
+            UnavailableError: if the store cannot be reached.
+        """
+        due = (
+            sa.select(_e.id)
+            .where(self._claimable())
+            .order_by(_e.due_us)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("due")
+        )
+        now = self._database.now
+        statement = (
+            sa.update(schema.evaluations)
+            .where(_e.id.in_(sa.select(due.c.id)))
+            .values(lease_owner=owner, lease_us=now + self.lease_us, fence=_e.fence + 1)
+            .returning(
+                _e.id,
+                _e.fence,
+                _e.version,
+                _e.inputs,
+                _e.series_complete,
+                _e.tick_us,
+                _e.behind_us,
+                now.label("now_us"),
+            )
+        )
+        async with self._database.write() as connection:
+            rows = (await connection.execute(statement)).all()
+        return [
+            Claim(
+                evaluation_id=row.id,
+                owner=owner,
+                fence=row.fence,
+                version=row.version,
+                inputs=row.inputs,
+                series_complete=row.series_complete,
+                now_us=row.now_us,
+                tick_us=row.tick_us,
+                behind_us=row.behind_us,
+            )
+            for row in rows
+        ]
+
+    async def load(self, evaluation_ids: Sequence[str]) -> Mapping[str, Evaluation]:
+        """The evaluations as they are stored now; one that is gone is left out."""
+        if not evaluation_ids:
+            return {}
+        async with self._database.read() as connection:
+            rows = await connection.execute(sa.select(_e.id, *STORED).where(_e.id.in_(evaluation_ids)))
+            return {row.id: evaluation_of(row) for row in rows}
+
+    async def store(self, ticks: Sequence[Tick]) -> frozenset[str]:
+        """Stores ticks in one transaction, each only if its claim still holds; returns the ids of those
+        stored.
+
+        A tick whose claim is lost changes nothing. A finished evaluation has no due time, so nothing can
+        claim, and nothing can store, a second verdict.
+
+        Raises:
+            UnavailableError: if the store cannot be reached; nothing, or everything, was stored then, and
+                storing again is safe.
+            LimitError: if the store is full; nothing was stored.
+        """
+        stored: dict[str, int] = {}
+        now = self._database.now
+        async with self._database.write() as connection:
+            # By id, so that two replicas that store the same evaluations never wait for each other in a
+            # circle.
+            for tick in sorted(ticks, key=lambda one: one.claim.evaluation_id):
+                claim = tick.claim
+                changed = tick.evaluation.version != claim.version
+                due: sa.ColumnElement[int] | None = None
+                if tick.wait_us is not None:
+                    # Series that came while the tick ran make it due again at once.
+                    fresh = _e.inputs == claim.inputs
+                    due = sa.case((fresh, now + min(tick.wait_us, self.longest_wait_us)), else_=now)
+                result = await connection.execute(
+                    sa.update(schema.evaluations)
+                    .where(
+                        _e.id == claim.evaluation_id,
+                        _e.fence == claim.fence,
+                        _e.lease_owner == claim.owner,
+                        _e.due_us.is_not(None),
+                    )
+                    .values(
+                        due_us=due,
+                        lease_owner=None,
+                        lease_us=None,
+                        tick_us=claim.now_us,
+                        behind_us=tick.behind_us,
+                        **(columns_of(tick.evaluation) if changed else {}),
+                    )
+                )
+                if result.rowcount:
+                    stored[claim.evaluation_id] = tick.evaluation.version
+        for evaluation_id, version in stored.items():
+            self._feed.tell(evaluation_id, version)
+        return frozenset(stored)
+
+    async def renew(self, claims: Sequence[Claim]) -> frozenset[str]:
+        """Prolongs the leases of claims that still hold; returns their ids. The others are lost."""
+        if not claims:
+            return frozenset()
+        mine = sa.tuple_(_e.id, _e.fence).in_([(claim.evaluation_id, claim.fence) for claim in claims])
+        statement = (
+            sa.update(schema.evaluations)
+            .where(mine, _e.lease_owner == claims[0].owner)
+            .values(lease_us=self._database.now + self.lease_us)
+            .returning(_e.id)
+        )
+        async with self._database.write() as connection:
+            return frozenset((await connection.execute(statement)).scalars())
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Gives claims back undone: any replica may take them at once."""
+        if not claims:
+            return
+        mine = sa.tuple_(_e.id, _e.fence).in_([(claim.evaluation_id, claim.fence) for claim in claims])
+        statement = (
+            sa.update(schema.evaluations)
+            .where(mine, _e.lease_owner == claims[0].owner)
+            .values(lease_owner=None, lease_us=None)
+        )
+        async with self._database.write() as connection:
+            await connection.execute(statement)
+
+    async def next_due(self) -> tuple[int, int | None]:
+        """The store's clock, and the earliest moment at which something can be claimed (None: nothing
+        waits)."""
+        free = sa.case((_e.lease_us > _e.due_us, _e.lease_us), else_=_e.due_us)
+        now = self._database.now
+        query = sa.select(now.label("now_us"), sa.func.min(free).label("due_us")).where(
+            _e.due_us.is_not(None)
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).one()
+        return row.now_us, row.due_us
+
+    async def count(self) -> int:
+        """How many evaluations are not through."""
+        query = sa.select(sa.func.count()).select_from(schema.evaluations).where(_e.due_us.is_not(None))
+        async with self._database.read() as connection:
+            return int((await connection.execute(query)).scalar_one())

@@ -1,0 +1,98 @@
+"""Migrations make exactly the tables of `schema`, on both stores, once, and refuse a store of the future."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from tidegate_server.gates.errors import PreconditionError
+from tidegate_server.gates.ports import AuditRecord
+from tidegate_server.store import Database, Store, migrate, schema
+from tidegate_server.store.database import parse_url
+
+
+def test_migrations_make_the_schema(run):
+    async def differences():
+        async with run.store.database.read() as connection:
+
+            def compare(sync):
+                context = MigrationContext.configure(sync, opts={"compare_type": True})
+                return compare_metadata(context, schema.metadata)
+
+            return await connection.run_sync(compare)
+
+    assert run(differences()) == []
+
+
+def test_migrating_again_changes_nothing_and_replicas_may_start_together(run, open_store):
+    other = open_store()
+
+    async def both():
+        await asyncio.gather(*(run.store.migrate() for _ in range(3)))
+
+    run(both())
+    other(other.store.migrate())
+
+
+def test_a_fresh_store_migrated_by_several_at_once(tmp_path: Path):
+    async def start():
+        stores = [Store(str(tmp_path / "new.db")) for _ in range(4)]
+        await asyncio.gather(*(store.migrate() for store in stores))
+        async with stores[0].database.read() as connection:
+            found = await connection.execute(sa.text("SELECT version_num FROM alembic_version"))
+            assert len(found.all()) == 1
+        for store in stores:
+            await store.close()
+
+    asyncio.run(start())
+
+
+def test_a_store_of_a_later_version_is_refused(sqlite_file: Path):
+    migrate(f"sqlite:///{sqlite_file}")
+
+    async def age():
+        database = Database(str(sqlite_file))
+        async with database.write() as connection:
+            await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+        await database.close()
+
+    asyncio.run(age())
+    with pytest.raises(PreconditionError, match="9999"):
+        migrate(str(sqlite_file))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "give a file name"),
+        ("mysql://localhost/x", "mysql is not supported"),
+        ("sqlite://", "needs a file"),
+        ("sqlite:///:memory:", "needs a file"),
+        ("://x", "not a URL"),
+    ],
+)
+def test_a_url_that_cannot_be_used_says_what_would_be_right(url, says):
+    with pytest.raises(ValueError, match=says):
+        parse_url(url)
+
+
+def test_a_password_is_never_in_what_is_shown():
+    url = parse_url("postgresql://me:secret@localhost/x")
+    assert "secret" not in str(url)
+    assert url.drivername == "postgresql+asyncpg"
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit_log SET actor = 'nobody'", "DELETE FROM audit_log"])
+def test_the_audit_log_only_grows(run, statement):
+    run(run.store.audit.append(AuditRecord(1.0, "ann", "gate.create", "gates/x")))
+
+    async def tamper():
+        async with run.store.database.write() as connection:
+            await connection.execute(sa.text(statement))
+
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"):
+        run(tamper())
