@@ -25,39 +25,83 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tidegate.v1 import deployments_pb2 as tidegate_dot_v1_dot_deployments__pb2
+from tidegate.v1 import evaluations_pb2 as tidegate_dot_v1_dot_evaluations__pb2
 from tidegate.v1 import findings_pb2 as tidegate_dot_v1_dot_findings__pb2
 from tidegate.v1 import metrics_pb2 as tidegate_dot_v1_dot_metrics__pb2
+from tidegate.v1 import rules_pb2 as tidegate_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tidegate/v1/evaluation_service.proto\x12\x0btidegate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtidegate/v1/deployments.proto\x1a\x1atidegate/v1/findings.proto\x1a\x19tidegate/v1/metrics.proto\"\xa5\x01\n\x0f\x41nalysisOptions\x12!\n\x14\x66\x61lse_discovery_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12*\n\x07warm_up\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07horizon\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\n\x15_false_discovery_rate\"\x92\x02\n\x0e\x41nalyzeRequest\x12(\n\x07metrics\x18\x01 \x03(\x0b\x32\x17.tidegate.v1.MetricSpec\x12#\n\x06\x64\x65sign\x18\x02 \x01(\x0e\x32\x13.tidegate.v1.Design\x12(\n\x06\x62locks\x18\x03 \x03(\x0b\x32\x18.tidegate.v1.SeriesBlock\x12+\n\x07history\x18\x04 \x03(\x0b\x32\x1a.tidegate.v1.HistoryWindow\x12-\n\x07options\x18\x05 \x01(\x0b\x32\x1c.tidegate.v1.AnalysisOptions\x12+\n\ndeployment\x18\x06 \x01(\x0b\x32\x17.tidegate.v1.Deployment\"\xeb\x01\n\x0f\x41nalyzeResponse\x12%\n\x07verdict\x18\x01 \x01(\x0e\x32\x14.tidegate.v1.Verdict\x12\'\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x15.tidegate.v1.Decision\x12\x10\n\x08sentence\x18\x03 \x01(\t\x12&\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x14.tidegate.v1.Finding\x12)\n\x06groups\x18\x05 \x03(\x0b\x32\x19.tidegate.v1.GroupFinding\x12#\n\x06\x64\x65sign\x18\x06 \x01(\x0e\x32\x13.tidegate.v1.Design\"\x86\x02\n\x0eOpenEvaluation\x12\x1c\n\x14resume_evaluation_id\x18\x01 \x01(\t\x12(\n\x07metrics\x18\x02 \x03(\x0b\x32\x17.tidegate.v1.MetricSpec\x12#\n\x06\x64\x65sign\x18\x03 \x01(\x0e\x32\x13.tidegate.v1.Design\x12+\n\x07history\x18\x04 \x03(\x0b\x32\x1a.tidegate.v1.HistoryWindow\x12-\n\x07options\x18\x05 \x01(\x0b\x32\x1c.tidegate.v1.AnalysisOptions\x12+\n\ndeployment\x18\x06 \x01(\x0b\x32\x17.tidegate.v1.Deployment\"\x0f\n\rRequestUpdate\"\x12\n\x10\x46inishEvaluation\"\xe3\x01\n\x17StreamEvaluationRequest\x12+\n\x04open\x18\x01 \x01(\x0b\x32\x1b.tidegate.v1.OpenEvaluationH\x00\x12)\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x18.tidegate.v1.SeriesBlockH\x00\x12\x34\n\x0erequest_update\x18\x03 \x01(\x0b\x32\x1a.tidegate.v1.RequestUpdateH\x00\x12/\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x1d.tidegate.v1.FinishEvaluationH\x00\x42\t\n\x07message\"z\n\x10\x45valuationOpened\x12\x15\n\revaluation_id\x18\x01 \x01(\t\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x02 \x01(\x04\x12\x30\n\rresume_within\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x90\x02\n\rVerdictUpdate\x12%\n\x07verdict\x18\x01 \x01(\x0e\x32\x14.tidegate.v1.Verdict\x12\'\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x15.tidegate.v1.Decision\x12\x10\n\x08sentence\x18\x03 \x01(\t\x12&\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x14.tidegate.v1.Finding\x12)\n\x06groups\x18\x05 \x03(\x0b\x32\x19.tidegate.v1.GroupFinding\x12\x10\n\x08sequence\x18\x06 \x01(\x04\x12)\n\x05\x61s_of\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66inal\x18\x08 \x01(\x08\"\xbd\x01\n\x18StreamEvaluationResponse\x12/\n\x06opened\x18\x01 \x01(\x0b\x32\x1d.tidegate.v1.EvaluationOpenedH\x00\x12\x37\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32\x1c.tidegate.v1.AcknowledgementH\x00\x12,\n\x06update\x18\x03 \x01(\x0b\x32\x1a.tidegate.v1.VerdictUpdateH\x00\x42\t\n\x07message2\xbe\x01\n\x11\x45valuationService\x12\x44\n\x07\x41nalyze\x12\x1b.tidegate.v1.AnalyzeRequest\x1a\x1c.tidegate.v1.AnalyzeResponse\x12\x63\n\x10StreamEvaluation\x12$.tidegate.v1.StreamEvaluationRequest\x1a%.tidegate.v1.StreamEvaluationResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tidegate/v1/evaluation_service.proto\x12\x0btidegate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtidegate/v1/deployments.proto\x1a\x1dtidegate/v1/evaluations.proto\x1a\x1atidegate/v1/findings.proto\x1a\x19tidegate/v1/metrics.proto\x1a\x17tidegate/v1/rules.proto\"\xa5\x01\n\x0f\x41nalysisOptions\x12!\n\x14\x66\x61lse_discovery_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12*\n\x07warm_up\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07horizon\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\n\x15_false_discovery_rate\"\x92\x02\n\x0e\x41nalyzeRequest\x12(\n\x07metrics\x18\x01 \x03(\x0b\x32\x17.tidegate.v1.MetricSpec\x12#\n\x06\x64\x65sign\x18\x02 \x01(\x0e\x32\x13.tidegate.v1.Design\x12(\n\x06\x62locks\x18\x03 \x03(\x0b\x32\x18.tidegate.v1.SeriesBlock\x12+\n\x07history\x18\x04 \x03(\x0b\x32\x1a.tidegate.v1.HistoryWindow\x12-\n\x07options\x18\x05 \x01(\x0b\x32\x1c.tidegate.v1.AnalysisOptions\x12+\n\ndeployment\x18\x06 \x01(\x0b\x32\x17.tidegate.v1.Deployment\"\xeb\x01\n\x0f\x41nalyzeResponse\x12%\n\x07verdict\x18\x01 \x01(\x0e\x32\x14.tidegate.v1.Verdict\x12\'\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x15.tidegate.v1.Decision\x12\x10\n\x08sentence\x18\x03 \x01(\t\x12&\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x14.tidegate.v1.Finding\x12)\n\x06groups\x18\x05 \x03(\x0b\x32\x19.tidegate.v1.GroupFinding\x12#\n\x06\x64\x65sign\x18\x06 \x01(\x0e\x32\x13.tidegate.v1.Design\"\x86\x02\n\x0eOpenEvaluation\x12\x1c\n\x14resume_evaluation_id\x18\x01 \x01(\t\x12(\n\x07metrics\x18\x02 \x03(\x0b\x32\x17.tidegate.v1.MetricSpec\x12#\n\x06\x64\x65sign\x18\x03 \x01(\x0e\x32\x13.tidegate.v1.Design\x12+\n\x07history\x18\x04 \x03(\x0b\x32\x1a.tidegate.v1.HistoryWindow\x12-\n\x07options\x18\x05 \x01(\x0b\x32\x1c.tidegate.v1.AnalysisOptions\x12+\n\ndeployment\x18\x06 \x01(\x0b\x32\x17.tidegate.v1.Deployment\"\x0f\n\rRequestUpdate\"\x12\n\x10\x46inishEvaluation\"\xe3\x01\n\x17StreamEvaluationRequest\x12+\n\x04open\x18\x01 \x01(\x0b\x32\x1b.tidegate.v1.OpenEvaluationH\x00\x12)\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x18.tidegate.v1.SeriesBlockH\x00\x12\x34\n\x0erequest_update\x18\x03 \x01(\x0b\x32\x1a.tidegate.v1.RequestUpdateH\x00\x12/\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x1d.tidegate.v1.FinishEvaluationH\x00\x42\t\n\x07message\"z\n\x10\x45valuationOpened\x12\x15\n\revaluation_id\x18\x01 \x01(\t\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x02 \x01(\x04\x12\x30\n\rresume_within\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x90\x02\n\rVerdictUpdate\x12%\n\x07verdict\x18\x01 \x01(\x0e\x32\x14.tidegate.v1.Verdict\x12\'\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x15.tidegate.v1.Decision\x12\x10\n\x08sentence\x18\x03 \x01(\t\x12&\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x14.tidegate.v1.Finding\x12)\n\x06groups\x18\x05 \x03(\x0b\x32\x19.tidegate.v1.GroupFinding\x12\x10\n\x08sequence\x18\x06 \x01(\x04\x12)\n\x05\x61s_of\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66inal\x18\x08 \x01(\x08\"\xbd\x01\n\x18StreamEvaluationResponse\x12/\n\x06opened\x18\x01 \x01(\x0b\x32\x1d.tidegate.v1.EvaluationOpenedH\x00\x12\x37\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32\x1c.tidegate.v1.AcknowledgementH\x00\x12,\n\x06update\x18\x03 \x01(\x0b\x32\x1a.tidegate.v1.VerdictUpdateH\x00\x42\t\n\x07message\"@\n\x0bInlineRules\x12 \n\x05rules\x18\x01 \x03(\x0b\x32\x11.tidegate.v1.Rule\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"\xbc\x01\n\x16StartEvaluationRequest\x12\x0e\n\x04gate\x18\x01 \x01(\tH\x00\x12\x30\n\x0cinline_rules\x18\x02 \x01(\x0b\x32\x18.tidegate.v1.InlineRulesH\x00\x12+\n\ndeployment\x18\x03 \x01(\x0b\x32\x17.tidegate.v1.Deployment\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x42\x08\n\x06source\"F\n\x17StartEvaluationResponse\x12+\n\nevaluation\x18\x01 \x01(\x0b\x32\x17.tidegate.v1.Evaluation\"\xc7\x01\n\x17\x45nsureEvaluationRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x04gate\x18\x03 \x01(\tH\x00\x12\x30\n\x0cinline_rules\x18\x04 \x01(\x0b\x32\x18.tidegate.v1.InlineRulesH\x00\x12+\n\ndeployment\x18\x05 \x01(\x0b\x32\x17.tidegate.v1.DeploymentB\x08\n\x06source\"X\n\x18\x45nsureEvaluationResponse\x12+\n\nevaluation\x18\x01 \x01(\x0b\x32\x17.tidegate.v1.Evaluation\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"O\n\x14GetEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x04view\x18\x02 \x01(\x0e\x32\x1b.tidegate.v1.EvaluationView\"D\n\x15GetEvaluationResponse\x12+\n\nevaluation\x18\x01 \x01(\x0b\x32\x17.tidegate.v1.Evaluation\"\x8a\x01\n\x16ListEvaluationsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12)\n\x04view\x18\x05 \x01(\x0e\x32\x1b.tidegate.v1.EvaluationView\"`\n\x17ListEvaluationsResponse\x12,\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x17.tidegate.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x16WatchEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rafter_version\x18\x02 \x01(\x04\x12\x15\n\runtil_decided\x18\x03 \x01(\x08\x12)\n\x04view\x18\x04 \x01(\x0e\x32\x1b.tidegate.v1.EvaluationView\"U\n\x17WatchEvaluationResponse\x12+\n\nevaluation\x18\x01 \x01(\x0b\x32\x17.tidegate.v1.Evaluation\x12\r\n\x05\x66inal\x18\x02 \x01(\x08\"7\n\x17\x43\x61ncelEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"G\n\x18\x43\x61ncelEvaluationResponse\x12+\n\nevaluation\x18\x01 \x01(\x0b\x32\x17.tidegate.v1.Evaluation\"b\n\x19OverrideEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x15.tidegate.v1.Decision\x12\x0e\n\x06reason\x18\x03 \x01(\t\"I\n\x1aOverrideEvaluationResponse\x12+\n\nevaluation\x18\x01 \x01(\x0b\x32\x17.tidegate.v1.Evaluation\"Z\n\x16LabelEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.tidegate.v1.LabelKind\x12\x0c\n\x04note\x18\x03 \x01(\t\"F\n\x17LabelEvaluationResponse\x12+\n\nevaluation\x18\x01 \x01(\x0b\x32\x17.tidegate.v1.Evaluation\"W\n\x12GetEvidenceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"\x87\x01\n\x13GetEvidenceResponse\x12-\n\x0crule_results\x18\x01 \x03(\x0b\x32\x17.tidegate.v1.RuleResult\x12(\n\x06\x62locks\x18\x02 \x03(\x0b\x32\x18.tidegate.v1.SeriesBlock\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"n\n\x12WriteSeriesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\t\x12(\n\x06\x62locks\x18\x03 \x03(\x0b\x32\x18.tidegate.v1.SeriesBlock\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\"J\n\x13WriteSeriesResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x04\x12\x14\n\x0c\x62locks_taken\x18\x02 \x01(\r2\xdd\x08\n\x11\x45valuationService\x12\x44\n\x07\x41nalyze\x12\x1b.tidegate.v1.AnalyzeRequest\x1a\x1c.tidegate.v1.AnalyzeResponse\x12\x63\n\x10StreamEvaluation\x12$.tidegate.v1.StreamEvaluationRequest\x1a%.tidegate.v1.StreamEvaluationResponse(\x01\x30\x01\x12\\\n\x0fStartEvaluation\x12#.tidegate.v1.StartEvaluationRequest\x1a$.tidegate.v1.StartEvaluationResponse\x12_\n\x10\x45nsureEvaluation\x12$.tidegate.v1.EnsureEvaluationRequest\x1a%.tidegate.v1.EnsureEvaluationResponse\x12V\n\rGetEvaluation\x12!.tidegate.v1.GetEvaluationRequest\x1a\".tidegate.v1.GetEvaluationResponse\x12\\\n\x0fListEvaluations\x12#.tidegate.v1.ListEvaluationsRequest\x1a$.tidegate.v1.ListEvaluationsResponse\x12^\n\x0fWatchEvaluation\x12#.tidegate.v1.WatchEvaluationRequest\x1a$.tidegate.v1.WatchEvaluationResponse0\x01\x12_\n\x10\x43\x61ncelEvaluation\x12$.tidegate.v1.CancelEvaluationRequest\x1a%.tidegate.v1.CancelEvaluationResponse\x12\x65\n\x12OverrideEvaluation\x12&.tidegate.v1.OverrideEvaluationRequest\x1a\'.tidegate.v1.OverrideEvaluationResponse\x12\\\n\x0fLabelEvaluation\x12#.tidegate.v1.LabelEvaluationRequest\x1a$.tidegate.v1.LabelEvaluationResponse\x12P\n\x0bGetEvidence\x12\x1f.tidegate.v1.GetEvidenceRequest\x1a .tidegate.v1.GetEvidenceResponse\x12P\n\x0bWriteSeries\x12\x1f.tidegate.v1.WriteSeriesRequest\x1a .tidegate.v1.WriteSeriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidegate.v1.evaluation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ANALYSISOPTIONS']._serialized_start=205
-  _globals['_ANALYSISOPTIONS']._serialized_end=370
-  _globals['_ANALYZEREQUEST']._serialized_start=373
-  _globals['_ANALYZEREQUEST']._serialized_end=647
-  _globals['_ANALYZERESPONSE']._serialized_start=650
-  _globals['_ANALYZERESPONSE']._serialized_end=885
-  _globals['_OPENEVALUATION']._serialized_start=888
-  _globals['_OPENEVALUATION']._serialized_end=1150
-  _globals['_REQUESTUPDATE']._serialized_start=1152
-  _globals['_REQUESTUPDATE']._serialized_end=1167
-  _globals['_FINISHEVALUATION']._serialized_start=1169
-  _globals['_FINISHEVALUATION']._serialized_end=1187
-  _globals['_STREAMEVALUATIONREQUEST']._serialized_start=1190
-  _globals['_STREAMEVALUATIONREQUEST']._serialized_end=1417
-  _globals['_EVALUATIONOPENED']._serialized_start=1419
-  _globals['_EVALUATIONOPENED']._serialized_end=1541
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1543
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1578
-  _globals['_VERDICTUPDATE']._serialized_start=1581
-  _globals['_VERDICTUPDATE']._serialized_end=1853
-  _globals['_STREAMEVALUATIONRESPONSE']._serialized_start=1856
-  _globals['_STREAMEVALUATIONRESPONSE']._serialized_end=2045
-  _globals['_EVALUATIONSERVICE']._serialized_start=2048
-  _globals['_EVALUATIONSERVICE']._serialized_end=2238
+  _globals['_ANALYSISOPTIONS']._serialized_start=261
+  _globals['_ANALYSISOPTIONS']._serialized_end=426
+  _globals['_ANALYZEREQUEST']._serialized_start=429
+  _globals['_ANALYZEREQUEST']._serialized_end=703
+  _globals['_ANALYZERESPONSE']._serialized_start=706
+  _globals['_ANALYZERESPONSE']._serialized_end=941
+  _globals['_OPENEVALUATION']._serialized_start=944
+  _globals['_OPENEVALUATION']._serialized_end=1206
+  _globals['_REQUESTUPDATE']._serialized_start=1208
+  _globals['_REQUESTUPDATE']._serialized_end=1223
+  _globals['_FINISHEVALUATION']._serialized_start=1225
+  _globals['_FINISHEVALUATION']._serialized_end=1243
+  _globals['_STREAMEVALUATIONREQUEST']._serialized_start=1246
+  _globals['_STREAMEVALUATIONREQUEST']._serialized_end=1473
+  _globals['_EVALUATIONOPENED']._serialized_start=1475
+  _globals['_EVALUATIONOPENED']._serialized_end=1597
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1599
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1634
+  _globals['_VERDICTUPDATE']._serialized_start=1637
+  _globals['_VERDICTUPDATE']._serialized_end=1909
+  _globals['_STREAMEVALUATIONRESPONSE']._serialized_start=1912
+  _globals['_STREAMEVALUATIONRESPONSE']._serialized_end=2101
+  _globals['_INLINERULES']._serialized_start=2103
+  _globals['_INLINERULES']._serialized_end=2167
+  _globals['_STARTEVALUATIONREQUEST']._serialized_start=2170
+  _globals['_STARTEVALUATIONREQUEST']._serialized_end=2358
+  _globals['_STARTEVALUATIONRESPONSE']._serialized_start=2360
+  _globals['_STARTEVALUATIONRESPONSE']._serialized_end=2430
+  _globals['_ENSUREEVALUATIONREQUEST']._serialized_start=2433
+  _globals['_ENSUREEVALUATIONREQUEST']._serialized_end=2632
+  _globals['_ENSUREEVALUATIONRESPONSE']._serialized_start=2634
+  _globals['_ENSUREEVALUATIONRESPONSE']._serialized_end=2722
+  _globals['_GETEVALUATIONREQUEST']._serialized_start=2724
+  _globals['_GETEVALUATIONREQUEST']._serialized_end=2803
+  _globals['_GETEVALUATIONRESPONSE']._serialized_start=2805
+  _globals['_GETEVALUATIONRESPONSE']._serialized_end=2873
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=2876
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=3014
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=3016
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=3112
+  _globals['_WATCHEVALUATIONREQUEST']._serialized_start=3114
+  _globals['_WATCHEVALUATIONREQUEST']._serialized_end=3241
+  _globals['_WATCHEVALUATIONRESPONSE']._serialized_start=3243
+  _globals['_WATCHEVALUATIONRESPONSE']._serialized_end=3328
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_start=3330
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_end=3385
+  _globals['_CANCELEVALUATIONRESPONSE']._serialized_start=3387
+  _globals['_CANCELEVALUATIONRESPONSE']._serialized_end=3458
+  _globals['_OVERRIDEEVALUATIONREQUEST']._serialized_start=3460
+  _globals['_OVERRIDEEVALUATIONREQUEST']._serialized_end=3558
+  _globals['_OVERRIDEEVALUATIONRESPONSE']._serialized_start=3560
+  _globals['_OVERRIDEEVALUATIONRESPONSE']._serialized_end=3633
+  _globals['_LABELEVALUATIONREQUEST']._serialized_start=3635
+  _globals['_LABELEVALUATIONREQUEST']._serialized_end=3725
+  _globals['_LABELEVALUATIONRESPONSE']._serialized_start=3727
+  _globals['_LABELEVALUATIONRESPONSE']._serialized_end=3797
+  _globals['_GETEVIDENCEREQUEST']._serialized_start=3799
+  _globals['_GETEVIDENCEREQUEST']._serialized_end=3886
+  _globals['_GETEVIDENCERESPONSE']._serialized_start=3889
+  _globals['_GETEVIDENCERESPONSE']._serialized_end=4024
+  _globals['_WRITESERIESREQUEST']._serialized_start=4026
+  _globals['_WRITESERIESREQUEST']._serialized_end=4136
+  _globals['_WRITESERIESRESPONSE']._serialized_start=4138
+  _globals['_WRITESERIESRESPONSE']._serialized_end=4212
+  _globals['_EVALUATIONSERVICE']._serialized_start=4215
+  _globals['_EVALUATIONSERVICE']._serialized_end=5332
 # @@protoc_insertion_point(module_scope)

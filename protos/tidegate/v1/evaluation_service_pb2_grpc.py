@@ -45,6 +45,56 @@ class EvaluationServiceStub(object):
                 request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.StreamEvaluationRequest.SerializeToString,
                 response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.StreamEvaluationResponse.FromString,
                 _registered_method=True)
+        self.StartEvaluation = channel.unary_unary(
+                '/tidegate.v1.EvaluationService/StartEvaluation',
+                request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.StartEvaluationRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.StartEvaluationResponse.FromString,
+                _registered_method=True)
+        self.EnsureEvaluation = channel.unary_unary(
+                '/tidegate.v1.EvaluationService/EnsureEvaluation',
+                request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.EnsureEvaluationRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.EnsureEvaluationResponse.FromString,
+                _registered_method=True)
+        self.GetEvaluation = channel.unary_unary(
+                '/tidegate.v1.EvaluationService/GetEvaluation',
+                request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.GetEvaluationRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.GetEvaluationResponse.FromString,
+                _registered_method=True)
+        self.ListEvaluations = channel.unary_unary(
+                '/tidegate.v1.EvaluationService/ListEvaluations',
+                request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.ListEvaluationsRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.ListEvaluationsResponse.FromString,
+                _registered_method=True)
+        self.WatchEvaluation = channel.unary_stream(
+                '/tidegate.v1.EvaluationService/WatchEvaluation',
+                request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.WatchEvaluationRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.WatchEvaluationResponse.FromString,
+                _registered_method=True)
+        self.CancelEvaluation = channel.unary_unary(
+                '/tidegate.v1.EvaluationService/CancelEvaluation',
+                request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.CancelEvaluationRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.CancelEvaluationResponse.FromString,
+                _registered_method=True)
+        self.OverrideEvaluation = channel.unary_unary(
+                '/tidegate.v1.EvaluationService/OverrideEvaluation',
+                request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.OverrideEvaluationRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.OverrideEvaluationResponse.FromString,
+                _registered_method=True)
+        self.LabelEvaluation = channel.unary_unary(
+                '/tidegate.v1.EvaluationService/LabelEvaluation',
+                request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.LabelEvaluationRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.LabelEvaluationResponse.FromString,
+                _registered_method=True)
+        self.GetEvidence = channel.unary_unary(
+                '/tidegate.v1.EvaluationService/GetEvidence',
+                request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.GetEvidenceRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.GetEvidenceResponse.FromString,
+                _registered_method=True)
+        self.WriteSeries = channel.unary_unary(
+                '/tidegate.v1.EvaluationService/WriteSeries',
+                request_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.WriteSeriesRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.WriteSeriesResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluationServiceServicer(object):
@@ -67,6 +117,77 @@ class EvaluationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartEvaluation(self, request, context):
+        """Starts an evaluation of a stored gate or of rules given inline; the server runs it to its end by itself. A repeated
+        request with the same `request_id` returns the same evaluation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnsureEvaluation(self, request, context):
+        """Returns the evaluation of a key, starting it when there is none: for callers that only poll.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEvaluation(self, request, context):
+        """Returns an evaluation. It exists from the moment that StartEvaluation has answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvaluations(self, request, context):
+        """Lists evaluations, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvaluation(self, request, context):
+        """Sends the evaluation now and whenever it changes, and ends with its last state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelEvaluation(self, request, context):
+        """Stops an evaluation. FAILED_PRECONDITION when it has come to its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OverrideEvaluation(self, request, context):
+        """Puts a person's decision beside the verdict. It never enters a baseline.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LabelEvaluation(self, request, context):
+        """Says what really happened, so that detectors can be tuned on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEvidence(self, request, context):
+        """Returns the series that an evaluation rests on, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteSeries(self, request, context):
+        """Hands points to an evaluation that runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvaluationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +200,56 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
                     servicer.StreamEvaluation,
                     request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.StreamEvaluationRequest.FromString,
                     response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.StreamEvaluationResponse.SerializeToString,
+            ),
+            'StartEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartEvaluation,
+                    request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.StartEvaluationRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.StartEvaluationResponse.SerializeToString,
+            ),
+            'EnsureEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureEvaluation,
+                    request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.EnsureEvaluationRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.EnsureEvaluationResponse.SerializeToString,
+            ),
+            'GetEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEvaluation,
+                    request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.GetEvaluationRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.GetEvaluationResponse.SerializeToString,
+            ),
+            'ListEvaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvaluations,
+                    request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.ListEvaluationsRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.ListEvaluationsResponse.SerializeToString,
+            ),
+            'WatchEvaluation': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvaluation,
+                    request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.WatchEvaluationRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.WatchEvaluationResponse.SerializeToString,
+            ),
+            'CancelEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelEvaluation,
+                    request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.CancelEvaluationRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.CancelEvaluationResponse.SerializeToString,
+            ),
+            'OverrideEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.OverrideEvaluation,
+                    request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.OverrideEvaluationRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.OverrideEvaluationResponse.SerializeToString,
+            ),
+            'LabelEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.LabelEvaluation,
+                    request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.LabelEvaluationRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.LabelEvaluationResponse.SerializeToString,
+            ),
+            'GetEvidence': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEvidence,
+                    request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.GetEvidenceRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.GetEvidenceResponse.SerializeToString,
+            ),
+            'WriteSeries': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteSeries,
+                    request_deserializer=tidegate_dot_v1_dot_evaluation__service__pb2.WriteSeriesRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_evaluation__service__pb2.WriteSeriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +307,276 @@ class EvaluationService(object):
             '/tidegate.v1.EvaluationService/StreamEvaluation',
             tidegate_dot_v1_dot_evaluation__service__pb2.StreamEvaluationRequest.SerializeToString,
             tidegate_dot_v1_dot_evaluation__service__pb2.StreamEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.EvaluationService/StartEvaluation',
+            tidegate_dot_v1_dot_evaluation__service__pb2.StartEvaluationRequest.SerializeToString,
+            tidegate_dot_v1_dot_evaluation__service__pb2.StartEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnsureEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.EvaluationService/EnsureEvaluation',
+            tidegate_dot_v1_dot_evaluation__service__pb2.EnsureEvaluationRequest.SerializeToString,
+            tidegate_dot_v1_dot_evaluation__service__pb2.EnsureEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.EvaluationService/GetEvaluation',
+            tidegate_dot_v1_dot_evaluation__service__pb2.GetEvaluationRequest.SerializeToString,
+            tidegate_dot_v1_dot_evaluation__service__pb2.GetEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.EvaluationService/ListEvaluations',
+            tidegate_dot_v1_dot_evaluation__service__pb2.ListEvaluationsRequest.SerializeToString,
+            tidegate_dot_v1_dot_evaluation__service__pb2.ListEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tidegate.v1.EvaluationService/WatchEvaluation',
+            tidegate_dot_v1_dot_evaluation__service__pb2.WatchEvaluationRequest.SerializeToString,
+            tidegate_dot_v1_dot_evaluation__service__pb2.WatchEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.EvaluationService/CancelEvaluation',
+            tidegate_dot_v1_dot_evaluation__service__pb2.CancelEvaluationRequest.SerializeToString,
+            tidegate_dot_v1_dot_evaluation__service__pb2.CancelEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OverrideEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.EvaluationService/OverrideEvaluation',
+            tidegate_dot_v1_dot_evaluation__service__pb2.OverrideEvaluationRequest.SerializeToString,
+            tidegate_dot_v1_dot_evaluation__service__pb2.OverrideEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LabelEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.EvaluationService/LabelEvaluation',
+            tidegate_dot_v1_dot_evaluation__service__pb2.LabelEvaluationRequest.SerializeToString,
+            tidegate_dot_v1_dot_evaluation__service__pb2.LabelEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEvidence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.EvaluationService/GetEvidence',
+            tidegate_dot_v1_dot_evaluation__service__pb2.GetEvidenceRequest.SerializeToString,
+            tidegate_dot_v1_dot_evaluation__service__pb2.GetEvidenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteSeries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.EvaluationService/WriteSeries',
+            tidegate_dot_v1_dot_evaluation__service__pb2.WriteSeriesRequest.SerializeToString,
+            tidegate_dot_v1_dot_evaluation__service__pb2.WriteSeriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

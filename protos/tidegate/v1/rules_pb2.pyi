@@ -146,17 +146,19 @@ class ThresholdRule(_message.Message):
     def __init__(self, metric: _Optional[_Union[_metrics_pb2.MetricSpec, _Mapping]] = ..., comparator: _Optional[_Union[Comparator, str]] = ..., bound: _Optional[float] = ..., warm_up: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., horizon: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class MonitorStateSpan(_message.Message):
-    __slots__ = ("state", "start_time", "end_time")
+    __slots__ = ("state", "start_time", "end_time", "muted")
     STATE_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
+    MUTED_FIELD_NUMBER: _ClassVar[int]
     state: MonitorState
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
-    def __init__(self, state: _Optional[_Union[MonitorState, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    muted: bool
+    def __init__(self, state: _Optional[_Union[MonitorState, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., muted: bool = ...) -> None: ...
 
 class MonitorEvidence(_message.Message):
-    __slots__ = ("monitor_id", "name", "group", "timeline", "muted", "failing", "url")
+    __slots__ = ("monitor_id", "name", "group", "timeline", "muted", "failing", "url", "note")
     MONITOR_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +166,7 @@ class MonitorEvidence(_message.Message):
     MUTED_FIELD_NUMBER: _ClassVar[int]
     FAILING_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     monitor_id: str
     name: str
     group: str
@@ -171,10 +174,11 @@ class MonitorEvidence(_message.Message):
     muted: bool
     failing: bool
     url: str
-    def __init__(self, monitor_id: _Optional[str] = ..., name: _Optional[str] = ..., group: _Optional[str] = ..., timeline: _Optional[_Iterable[_Union[MonitorStateSpan, _Mapping]]] = ..., muted: bool = ..., failing: bool = ..., url: _Optional[str] = ...) -> None: ...
+    note: str
+    def __init__(self, monitor_id: _Optional[str] = ..., name: _Optional[str] = ..., group: _Optional[str] = ..., timeline: _Optional[_Iterable[_Union[MonitorStateSpan, _Mapping]]] = ..., muted: bool = ..., failing: bool = ..., url: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class RuleResult(_message.Message):
-    __slots__ = ("rule", "mode", "verdict", "effective_verdict", "sentence", "reason", "findings", "groups", "monitors", "policy_applied", "not_awaited")
+    __slots__ = ("rule", "mode", "verdict", "effective_verdict", "sentence", "reason", "findings", "groups", "monitors", "policy_applied", "not_awaited", "done", "end_time", "as_of")
     RULE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +190,9 @@ class RuleResult(_message.Message):
     MONITORS_FIELD_NUMBER: _ClassVar[int]
     POLICY_APPLIED_FIELD_NUMBER: _ClassVar[int]
     NOT_AWAITED_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
     rule: str
     mode: RuleMode
     verdict: _findings_pb2.Verdict
@@ -197,4 +204,7 @@ class RuleResult(_message.Message):
     monitors: _containers.RepeatedCompositeFieldContainer[MonitorEvidence]
     policy_applied: str
     not_awaited: bool
-    def __init__(self, rule: _Optional[str] = ..., mode: _Optional[_Union[RuleMode, str]] = ..., verdict: _Optional[_Union[_findings_pb2.Verdict, str]] = ..., effective_verdict: _Optional[_Union[_findings_pb2.Verdict, str]] = ..., sentence: _Optional[str] = ..., reason: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[_findings_pb2.Finding, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[_findings_pb2.GroupFinding, _Mapping]]] = ..., monitors: _Optional[_Iterable[_Union[MonitorEvidence, _Mapping]]] = ..., policy_applied: _Optional[str] = ..., not_awaited: bool = ...) -> None: ...
+    done: bool
+    end_time: _timestamp_pb2.Timestamp
+    as_of: _timestamp_pb2.Timestamp
+    def __init__(self, rule: _Optional[str] = ..., mode: _Optional[_Union[RuleMode, str]] = ..., verdict: _Optional[_Union[_findings_pb2.Verdict, str]] = ..., effective_verdict: _Optional[_Union[_findings_pb2.Verdict, str]] = ..., sentence: _Optional[str] = ..., reason: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[_findings_pb2.Finding, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[_findings_pb2.GroupFinding, _Mapping]]] = ..., monitors: _Optional[_Iterable[_Union[MonitorEvidence, _Mapping]]] = ..., policy_applied: _Optional[str] = ..., not_awaited: bool = ..., done: bool = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
