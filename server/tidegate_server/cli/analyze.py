@@ -16,7 +16,7 @@ from tidegate.v1.findings_pb2 import VERDICT_PASS
 from tidegate_server.cli import console
 from tidegate_server.cli.exits import CouldNotLookError
 from tidegate_server.cli.plain import plain
-from tidegate_server.cli.render import decision_word, exit_code, findings_table, styled_verdict
+from tidegate_server.cli.render import STYLES, decision_word, exit_code, findings_table, verdict_word
 
 if TYPE_CHECKING:
     from tidegate_analysis.spec import Design
@@ -131,11 +131,12 @@ def show(response: AnalyzeResponse, to: Console) -> None:
     """Print the findings as a table, then the gate's sentence and those of the metrics that did not pass."""
     to.print(findings_table(response.findings))
     to.print()
-    headline = styled_verdict(response.verdict).append(f" -> {decision_word(response.decision)}. ", "default")
-    to.print(headline.append(response.sentence, "default"), soft_wrap=True)
+    to.print(Text(response.sentence, STYLES.get(verdict_word(response.verdict), "")), soft_wrap=True)
     for finding in response.findings:
         if finding.verdict != VERDICT_PASS and finding.sentence not in response.sentence:
             to.print(Text(f"  {finding.sentence}"), soft_wrap=True)
+    code = exit_code(response.verdict, response.decision)
+    to.print(f"decision: {decision_word(response.decision)} (exit code {code})", soft_wrap=True)
 
 
 def parse_time(text: str) -> float:

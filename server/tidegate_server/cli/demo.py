@@ -20,6 +20,7 @@ from tidegate_server.cli import console
 from tidegate_server.cli.exits import CouldNotLookError, Exit
 from tidegate_server.cli.plain import plain, word
 from tidegate_server.cli.render import decision_word, findings_table, styled_verdict, verdict_word
+from tidegate_server.client import TidegateError
 from tidegate_server.demo.rollout import ROLLOUTS, DemoError, Outcome, Plan, Rollout, Update, run
 
 
@@ -193,7 +194,7 @@ def demo(json_: bool, record: Path | None) -> int:
                 outcomes = run(Plan(), Screen(to, live), record)
             else:
                 outcomes = run(Plan(), Lines(to), record)
-    except (DemoError, OSError) as error:
+    except (DemoError, TidegateError, OSError) as error:
         raise CouldNotLookError(str(error)) from error
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import grpc
-from tidegate.v1 import (
-    deployments_pb2,
-    evaluation_service_pb2,
-    evaluation_service_pb2_grpc,
-    findings_pb2,
-    metrics_pb2,
-)
+import numpy as np
+import tidegate_analysis as ta
+from tidegate.v1 import deployments_pb2, evaluation_service_pb2, findings_pb2
+from tidegate_analysis.batch import Phase
 
+from tidegate_server.client import TidegateClient
 from tidegate_server.demo import processes, recording
-from tidegate_server.demo.scrape import METRICS, Column, Scraper
+from tidegate_server.demo.scrape import ARMS, METRICS, Column, Scraper
 
-Request = evaluation_service_pb2.StreamEvaluationRequest
 Update = evaluation_service_pb2.VerdictUpdate
 
 FINAL_WITHIN_SECONDS = 10.0
+
+# What counts as worse: 15 % on a p95, 1.5 percentage points of errors.
+LATENCY_MARGIN = 0.15
+ERROR_MARGIN = 0.015
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +101,14 @@ class DemoError(RuntimeError):
     """The demo could not run; the message says why."""
 
 
-def specs() -> list[metrics_pb2.MetricSpec]:
+def specs() -> list[ta.MetricSpec]:
     """Return how the demo's metrics are judged: by endpoint, latency in ms and errors of requests."""
     return [
-        metrics_pb2.MetricSpec(
+        ta.MetricSpec(
             name=metric.name,
-            kind=metrics_pb2.METRIC_KIND_RATIO if metric.is_ratio else metrics_pb2.METRIC_KIND_GAUGE,
-            direction=metrics_pb2.DIRECTION_UP_IS_WORSE,
-            margin=0.015 if metric.is_ratio else 0.15,
+            kind="ratio" if metric.is_ratio else "gauge",
+            direction="up_is_worse",
+            margin=ERROR_MARGIN if metric.is_ratio else LATENCY_MARGIN,
             group=metric.path.strip("/"),
             unit="" if metric.is_ratio else "ms",
         )
@@ -118,70 +116,19 @@ def specs() -> list[metrics_pb2.MetricSpec]:
     ]
 
 
-class Evaluation:
-    """One ``StreamEvaluation`` call: blocks go out from here, answers are read in a thread."""
-
-    def __init__(self, channel: grpc.Channel, opening: evaluation_service_pb2.OpenEvaluation) -> None:
-        """Open the evaluation."""
-        self.outgoing: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self.incoming: queue.SimpleQueue[Update | grpc.RpcError] = queue.SimpleQueue()
-        self.sequence = 0
-        stub = evaluation_service_pb2_grpc.EvaluationServiceStub(channel)  # type: ignore[no-untyped-call]
-        self.outgoing.put(Request(open=opening))
-        self.call = stub.StreamEvaluation(iter(self.outgoing.get, None))
-        threading.Thread(target=self._read, name="verdicts", daemon=True).start()
-
-    def send(self, phase: int, step: float, columns: list[Column]) -> None:
-        """Send columns of both arms."""
-        for k, arm in enumerate((metrics_pb2.ARM_BASELINE, metrics_pb2.ARM_CANARY)):
-            self.sequence += 1
-            block = metrics_pb2.SeriesBlock(
-                arm=arm,
-                phase=phase,  # type: ignore[arg-type]
-                columns=len(columns),
-                values=[column.values[k][row] for row in range(len(METRICS)) for column in columns],
-                exposure=[column.totals[k][row] for row in range(len(METRICS)) for column in columns],
-                sequence=self.sequence,
-            )
-            block.start_time.FromNanoseconds(round(columns[0].time * 1e3) * 1_000_000)
-            block.step.FromNanoseconds(round(step * 1e9))
-            self.outgoing.put(Request(block=block))
-
-    def finish(self) -> None:
-        """Ask for the final verdict."""
-        self.outgoing.put(Request(finish=evaluation_service_pb2.FinishEvaluation()))
-        self.outgoing.put(None)
-
-    def updates(self, wait: float = 0.0) -> Iterator[Update]:
-        """Yield the updates that are there; wait up to ``wait`` seconds for the first.
-
-        Raises
-        ------
-        DemoError
-            When the call failed.
-        """
-        while True:
-            try:
-                answer = self.incoming.get(timeout=wait) if wait > 0 else self.incoming.get_nowait()
-            except queue.Empty:
-                return
-            if isinstance(answer, grpc.RpcError):
-                raise DemoError(f"Tidegate ended the stream: {_details(answer)}")
-            yield answer
-            wait = 0.0
-
-    def cancel(self) -> None:
-        """End the call without a verdict."""
-        self.outgoing.put(None)
-        self.call.cancel()
-
-    def _read(self) -> None:
-        try:
-            for response in self.call:
-                if response.WhichOneof("message") == "update":
-                    self.incoming.put(response.update)
-        except grpc.RpcError as error:
-            self.incoming.put(error)
+def blocks(phase: Phase, step: float, columns: list[Column]) -> list[ta.Block]:
+    """Return columns as one block per arm."""
+    return [
+        ta.Block(
+            arm=arm,
+            phase=phase,
+            start=columns[0].time,
+            step=step,
+            values=np.array([column.values[k] for column in columns]).T,
+            exposure=np.array([column.totals[k] for column in columns]).T,
+        )
+        for k, arm in enumerate(ARMS)
+    ]
 
 
 def run(plan: Plan, watcher: Watcher, record: Path | None = None) -> list[Outcome]:
@@ -190,7 +137,9 @@ def run(plan: Plan, watcher: Watcher, record: Path | None = None) -> list[Outcom
     Raises
     ------
     DemoError
-        When a process does not start or Tidegate cannot be reached.
+        When a process does not start.
+    TidegateError
+        When Tidegate refuses something or cannot be reached.
     OSError
         When the recording cannot be written.
     """
@@ -206,7 +155,7 @@ def run(plan: Plan, watcher: Watcher, record: Path | None = None) -> list[Outcom
             address = children.first_line(gate, "Tidegate")
         except processes.ChildError as error:
             raise DemoError(str(error)) from None
-        channel = stack.enter_context(grpc.insecure_channel(address))
+        client = stack.enter_context(TidegateClient(address))
         scraper = stack.enter_context(Scraper(plan.step))
 
         def deploy(canary: int) -> None:
@@ -219,7 +168,7 @@ def run(plan: Plan, watcher: Watcher, record: Path | None = None) -> list[Outcom
         before = _scrape_for(scraper, plan.before, watcher, -plan.before)
         outcomes = []
         for rollout, port in zip(ROLLOUTS, candidates, strict=True):
-            outcome, after = _judge(plan, rollout, channel, scraper, partial(deploy, port), before, watcher)
+            outcome, after = _judge(plan, rollout, client, scraper, partial(deploy, port), before, watcher)
             outcomes.append(outcome)
             if record is not None:
                 columns = [("pre", column) for column in before] + [("post", column) for column in after]
@@ -230,60 +179,50 @@ def run(plan: Plan, watcher: Watcher, record: Path | None = None) -> list[Outcom
 def _judge(
     plan: Plan,
     rollout: Rollout,
-    channel: grpc.Channel,
+    client: TidegateClient,
     scraper: Scraper,
     deploy: Callable[[], None],
     before: list[Column],
     watcher: Watcher,
 ) -> tuple[Outcome, list[Column]]:
-    opening = evaluation_service_pb2.OpenEvaluation(
-        metrics=specs(),
-        design=metrics_pb2.DESIGN_CONCURRENT,
-        deployment=deployments_pb2.Deployment(
-            service="shop", environment="demo", version=rollout.version, previous_version="v1"
-        ),
-    )
-    opening.options.warm_up.FromNanoseconds(round(plan.warm_up * 1e9))
-    opening.options.horizon.FromNanoseconds(round(plan.horizon * 1e9))
     deploy()
     deployed_at, started = scraper.now(), time.monotonic()
-    opening.deployment.start_time.FromNanoseconds(round(deployed_at * 1e6) * 1000)
+    deployment = deployments_pb2.Deployment(
+        service="shop", environment="demo", version=rollout.version, previous_version="v1"
+    )
+    deployment.start_time.FromNanoseconds(round(deployed_at * 1e6) * 1000)
     watcher.deployed(rollout)
-    evaluation = Evaluation(channel, opening)
     known: dict[str, findings_pb2.Finding] = {}
     after: list[Column] = []
-    last = Update()
-    finished = False
-    seconds = 0.0
-    try:
-        evaluation.send(metrics_pb2.PHASE_PRE, plan.step, before)
-        while not last.final:
-            if not finished:
-                column = scraper.wait()
-                after.append(column)
-                evaluation.send(metrics_pb2.PHASE_POST, plan.step, [column])
-                watcher.scraped(column.time - deployed_at)
-            for update in evaluation.updates(wait=0.5 if finished else 0.0):
-                last = update
-                known.update((finding.metric, finding) for finding in update.findings)
-                watcher.updated(update, [known[m.name] for m in METRICS if m.name in known])
-            if finished and not last.final and time.monotonic() - started - seconds > FINAL_WITHIN_SECONDS:
-                raise DemoError(f"Tidegate gave no final verdict within {FINAL_WITHIN_SECONDS:g} s")
-            decided = last.verdict in (findings_pb2.VERDICT_PASS, findings_pb2.VERDICT_FAIL)
-            if not finished and (decided or after[-1].time - deployed_at >= plan.horizon):
-                finished, seconds = True, time.monotonic() - started
-                evaluation.finish()
-    finally:
-        if not last.final:
-            evaluation.cancel()
+
+    def take(update: Update) -> Update:
+        known.update((finding.metric, finding) for finding in update.findings)
+        watcher.updated(update, [known[m.name] for m in METRICS if m.name in known])
+        return update
+
+    with client.stream(
+        specs(),
+        design="concurrent",
+        warm_up=plan.warm_up,
+        horizon=plan.horizon,
+        deployment=deployment,
+    ) as stream:
+        for block in blocks("pre", plan.step, before):
+            stream.send(block)
+        decided = False
+        while not decided and scraper.now() - deployed_at < plan.horizon:
+            column = scraper.wait()
+            after.append(column)
+            for block in blocks("post", plan.step, [column]):
+                stream.send(block)
+            watcher.scraped(column.time - deployed_at)
+            for update in stream.updates(wait=0):
+                decided = take(update).verdict in (findings_pb2.VERDICT_PASS, findings_pb2.VERDICT_FAIL)
+        seconds = time.monotonic() - started
+        last = take(stream.finish(timeout=FINAL_WITHIN_SECONDS))
+    findings = [known[m.name] for m in METRICS if m.name in known]
     outcome = Outcome(
-        rollout,
-        last.verdict,
-        last.decision,
-        last.sentence,
-        seconds,
-        [known[m.name] for m in METRICS if m.name in known],
-        list(last.groups),
+        rollout, last.verdict, last.decision, last.sentence, seconds, findings, list(last.groups)
     )
     watcher.ended(outcome)
     return outcome, after
@@ -295,9 +234,3 @@ def _scrape_for(scraper: Scraper, seconds: float, watcher: Watcher, since: float
         columns.append(scraper.wait())
         watcher.scraped(since + k * scraper.step)
     return columns
-
-
-def _details(error: grpc.RpcError) -> str:
-    # What the library raises is also the call, which its types cannot say.
-    call: Any = error
-    return f"{call.code().name}, {call.details()}"

@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
+from tidegate_analysis.batch import Arm
 
 from tidegate_server.demo.shop import V1
 
 NAN = float("nan")
-ARMS = ("baseline", "canary")
+ARMS: tuple[Arm, Arm] = ("baseline", "canary")
 
 
 @dataclass(frozen=True, slots=True)
