@@ -60,6 +60,8 @@ class Config:
         How long an evaluation whose stream broke is kept.
     max_kept_evaluations:
         How many such evaluations are kept; the one that waits longest goes first.
+    max_held_bytes:
+        Memory for the blocks and states of all evaluations together.
     drain_pause_seconds:
         From "not serving" in the health check to refusing calls, so that balancers look away in time.
     drain_grace_seconds:
@@ -93,6 +95,7 @@ class Config:
     max_concurrent_analyses: int = 32
     resume_within_seconds: float = 120.0
     max_kept_evaluations: int = 64
+    max_held_bytes: int = 1024 * 1024 * 1024
     drain_pause_seconds: float = 1.0
     drain_grace_seconds: float = 20.0
     keepalive_seconds: float = 30.0
@@ -108,7 +111,7 @@ class Config:
         self._at_least(0, "max_kept_evaluations", "resume_within_seconds")
         self._at_least(0, "drain_pause_seconds", "drain_grace_seconds")
         self._at_least(1, "analysis_timeout_seconds", "keepalive_seconds")
-        self._at_least(64 * 1024, "max_message_bytes")
+        self._at_least(64 * 1024, "max_message_bytes", "max_held_bytes")
         for name, allowed in (("log_format", get_args(LogFormat)), ("log_level", get_args(LogLevel))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}")
@@ -124,7 +127,8 @@ class Config:
         if not self.tls and not self.insecure and not is_local(host):
             raise ConfigError(
                 f"address: {self.address} can be reached from other machines and there is no TLS; set "
-                "tls_certificate and tls_key, listen on 127.0.0.1, or say insecure to serve plaintext all the same"
+                "tls_certificate and tls_key, listen on 127.0.0.1, or say insecure to serve plaintext "
+                "all the same"
             )
 
     def _at_least(self, least: float, *names: str) -> None:

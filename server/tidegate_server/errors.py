@@ -1,7 +1,7 @@
 """Refusals: what a caller is told when a request cannot be carried out.
 
-Nothing here knows of gRPC, so that the analysis workers can refuse too; :mod:`tidegate_server.interceptors` turns a
-refusal into a ``google.rpc.Status``.
+Nothing here knows of gRPC, so that the analysis workers can refuse too; :mod:`tidegate_server.interceptors`
+turns a refusal into a ``google.rpc.Status``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Only what code passes by name is logged: no request bodies, no call metadata, so
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import logging
 import sys
@@ -77,7 +77,7 @@ class TextFormatter(logging.Formatter):
 
 
 def _time(record: logging.LogRecord) -> str:
-    moment = datetime.datetime.fromtimestamp(record.created, tz=datetime.UTC)
+    moment = dt.datetime.fromtimestamp(record.created, tz=dt.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -87,7 +87,7 @@ def _plain(value: Any) -> str:
 
 
 def setup(log_format: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:
-    """Send the events of this process to ``stream`` (default: standard error), replacing an earlier set-up."""
+    """Send the events of this process to ``stream`` (default: standard error) instead of wherever."""
     stream = stream if stream is not None else sys.stderr
     as_text = log_format == "text" or (log_format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)

@@ -1,8 +1,9 @@
 """The analysis workers: processes that keep the event loop free.
 
-Each worker is an executor of one process, so that work with the same key lands in the same process and may find there
-what it left (see :mod:`tidegate_server.worker`). Processes come from a fork server, which is started before the gRPC
-server: it has no threads and no sockets, so a worker that died can be replaced while the server runs.
+Each worker is an executor of one process, so that work with the same key lands in the same process and
+may find there what it left (see :mod:`tidegate_server.worker`). Processes come from a fork server, which is
+started before the gRPC server: it has no threads and no sockets, so a worker that died can be replaced while
+the server runs.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from tidegate_server.log import Log
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 PRELOAD = ["numpy", "scipy.special", "tidegate_analysis", "tidegate_server.worker"]
@@ -98,7 +98,7 @@ class AnalysisPool:
         return zlib.crc32(key.encode()) % self.size
 
     async def run(
-        self, function: Callable[P, T], /, *args: P.args, key: str | None = None, **kwargs: P.kwargs
+        self, function: Callable[..., T], /, *args: Any, key: str | None = None, **kwargs: Any
     ) -> T:
         """Run a module-level function in a worker: in that of ``key``, else in the one with least to do.
 
@@ -109,10 +109,8 @@ class AnalysisPool:
         Exception
             Whatever the function raised.
         """
-        if key is None:
-            slot = min(self._slots, key=lambda one: one.waiting)
-        else:
-            slot = self._slots[self.index(key)]
+        idlest = min(self._slots, key=lambda one: one.waiting)
+        slot = idlest if key is None else self._slots[self.index(key)]
         slot.waiting += 1
         try:
             await slot.turns.acquire()

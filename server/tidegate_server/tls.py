@@ -18,7 +18,7 @@ def server_credentials(config: Config) -> grpc.ServerCredentials | None:
     Raises
     ------
     ConfigError
-        When a file cannot be read or is no PEM; the message names the setting and the file, never its content.
+        When a file cannot be read or is no PEM; the message names setting and file, never content.
     """
     if config.tls_certificate is None or config.tls_key is None:
         return None
@@ -35,7 +35,7 @@ def server_credentials(config: Config) -> grpc.ServerCredentials | None:
 def channel_credentials(
     authority: Path | None = None, certificate: Path | None = None, key: Path | None = None
 ) -> grpc.ChannelCredentials:
-    """Return a client's credentials: whom it trusts (default: the system's authorities), and what it shows (mTLS).
+    """Return a client's credentials: whom it trusts (default: the system's list), what it shows (mTLS).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The contract: it lints, every field speaks, nothing that was there has changed, every message round-trips."""
+"""The contract: it lints, every field speaks, nothing that was there changed, all messages round-trip."""
 
 from __future__ import annotations
 
