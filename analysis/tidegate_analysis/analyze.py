@@ -14,7 +14,7 @@ from tidegate_analysis.before_after import before_after
 from tidegate_analysis.compare import compare
 from tidegate_analysis.judgement import Judgement, judge
 from tidegate_analysis.result import Result, concatenate
-from tidegate_analysis.spec import Design, MetricSpec, QualityNote, merge_notes
+from tidegate_analysis.spec import Design, QualityNote, merge_notes
 
 Floats = NDArray[np.float64]
 MAX_HISTORY_WINDOWS = 56
@@ -78,7 +78,7 @@ def analyze(
 
 
 def judged_span(batch: SeriesBatch, deployed_at: float | None, warm_up: float) -> tuple[int, int]:
-    """Grid columns that are judged: after the deployment and its warm-up, up to the last point of either arm."""
+    """Grid columns that are judged: from the end of the warm-up to the last point of either arm."""
     span = batch.span("post")
     if span is None:
         return 0, 0
@@ -93,7 +93,11 @@ def choose_design(batch: SeriesBatch, design: Design) -> Design:
     """Fill in ``"auto"``: concurrent when the baseline speaks after the deployment, else before/after."""
     if design != "auto":
         return design
-    return "concurrent" if batch.instances("baseline", "post") or not batch.instances("canary", "pre") else "before_after"
+    return (
+        "concurrent"
+        if batch.instances("baseline", "post") or not batch.instances("canary", "pre")
+        else "before_after"
+    )
 
 
 def with_notes(result: Result, notes: Sequence[QualityNote]) -> Result:
@@ -103,11 +107,13 @@ def with_notes(result: Result, notes: Sequence[QualityNote]) -> Result:
     return replace(result, quality=tuple(merge_notes(own, notes) for own in result.quality))
 
 
-def history_array(batch: SeriesBatch, history: Sequence[tuple[Block, Block]] | Floats | None, points: int) -> Floats:
+def history_array(
+    batch: SeriesBatch, history: Sequence[tuple[Block, Block]] | Floats | None, points: int
+) -> Floats:
     """Past windows of a concurrent comparison as (metrics, windows, 2, points), oldest first.
 
-    Given windows come first; then the phase ``"pre"`` of both arms is cut into stretches of ``points`` columns that end
-    at the deployment. Windows shorter than ``points`` are left out.
+    Given windows come first; then the phase ``"pre"`` of both arms is cut into stretches of ``points``
+    columns that end at the deployment. Windows shorter than ``points`` are left out.
     """
     M = len(batch.specs)
     pieces: list[Floats] = []
@@ -120,11 +126,22 @@ def history_array(batch: SeriesBatch, history: Sequence[tuple[Block, Block]] | F
             pair.add(replace(baseline, arm="baseline", phase="post", instance=""))
             pair.add(replace(canary, arm="canary", phase="post", instance=""))
             span = pair.span("post")
-            if span is not None and span[1] - span[0] >= points and math.isclose(pair.step, batch.step, rel_tol=1e-6):
-                arms = [pair.window(arm, "post", span[0], span[0] + points)[0] for arm in ("baseline", "canary")]
+            if (
+                span is not None
+                and span[1] - span[0] >= points
+                and math.isclose(pair.step, batch.step, rel_tol=1e-6)
+            ):
+                arms = [
+                    pair.window(arm, "post", span[0], span[0] + points)[0] for arm in ("baseline", "canary")
+                ]
                 pieces.append(np.stack(arms, axis=1)[:, None])
     span = batch.span("pre")
-    if span is not None and points > 0 and batch.instances("baseline", "pre") and batch.instances("canary", "pre"):
+    if (
+        span is not None
+        and points > 0
+        and batch.instances("baseline", "pre")
+        and batch.instances("canary", "pre")
+    ):
         count = min((span[1] - span[0]) // points, MAX_HISTORY_WINDOWS)
         if count:
             low = span[1] - count * points
@@ -156,7 +173,9 @@ def _same_instances(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return (x[:, None, :] if x.ndim == 2 else x), (y[:, None, :] if y.ndim == 2 else y)
 
 
-def _plain(batch: SeriesBatch, rows: NDArray[np.int64], design: Design, past: Floats, low: int, high: int) -> Result:
+def _plain(
+    batch: SeriesBatch, rows: NDArray[np.int64], design: Design, past: Floats, low: int, high: int
+) -> Result:
     specs = tuple(batch.specs[i] for i in rows.tolist())
     step = batch.step if math.isfinite(batch.step) else None
     if design == "concurrent":
@@ -171,7 +190,13 @@ def _plain(batch: SeriesBatch, rows: NDArray[np.int64], design: Design, past: Fl
         ey = np.full(batch.window("canary", "post", low, high)[0].shape, np.nan) if ey is None else ey
         exposures = _same_instances(ex[rows], ey[rows])
         return compare(
-            x, y, spec=specs, history=past, step_seconds=step, baseline_exposure=exposures[0], canary_exposure=exposures[1]
+            x,
+            y,
+            spec=specs,
+            history=past,
+            step_seconds=step,
+            baseline_exposure=exposures[0],
+            canary_exposure=exposures[1],
         )
     span = batch.span("pre")
     floor = span[0] if span is not None else low
@@ -183,7 +208,12 @@ def _plain(batch: SeriesBatch, rows: NDArray[np.int64], design: Design, past: Fl
     control_after = _flat(batch.window("baseline", "post", low, high)[0])[rows]
     control_before = _before(batch, "baseline", floor, low)[rows]
     return before_after(
-        before, after, spec=specs, step_seconds=seconds, control_before=control_before, control_after=control_after
+        before,
+        after,
+        spec=specs,
+        step_seconds=seconds,
+        control_before=control_before,
+        control_after=control_after,
     )
 
 

@@ -1,4 +1,4 @@
-"""From the pieces of a comparison to its findings: one place where verdicts are qualified and results are built."""
+"""From the pieces of a comparison to its findings: the one place where verdicts are qualified."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAIL_DOUBT = 0.05
 
 @dataclass(frozen=True)
 class Pieces:
-    """Everything a comparison found out, arrays over series; see :class:`~tidegate_analysis.result.Result` for most."""
+    """Everything a comparison found out, arrays over series; most are fields of the result."""
 
     specs: tuple[MetricSpec, ...]
     derived: tuple[tuple[str, ...], ...]
@@ -51,9 +51,9 @@ class Pieces:
 def assemble(pieces: Pieces) -> Result:
     """Decide, qualify by the tail and the data's quality, and build the result.
 
-    The centre and the tail share the metric's error rate (weighted Bonferroni), so asking both does not double it. What
-    forbids PASS: a doubtful tail, a silent canary, bad values in the canary or in more than a twentieth of the baseline.
-    Nothing of this turns a FAIL into anything else.
+    The centre and the tail share the metric's error rate (weighted Bonferroni), so asking both does not
+    double it. What forbids PASS: a doubtful tail, a silent canary, bad values in the canary or in more than a
+    twentieth of the baseline. Nothing of this turns a FAIL into anything else.
     """
     policy, contrast, tail = pieces.policy, pieces.contrast, pieces.tail
     tested = np.isfinite(tail.p_value)
@@ -63,7 +63,9 @@ def assemble(pieces: Pieces) -> Result:
         scanned = np.isfinite(pieces.unusual)
         with np.errstate(invalid="ignore"):
             sign = np.where(policy.sign == 0, np.sign(pieces.unusual_change), policy.sign)
-            beyond = sign * pieces.unusual_change > np.where(sign * policy.sign < 0, policy.better, policy.worse)
+            beyond = sign * pieces.unusual_change > np.where(
+                sign * policy.sign < 0, policy.better, policy.worse
+            )
             flagged = scanned & (pieces.unusual <= policy.alpha * share) & beyond
         # A window that stands out is what is reported: its change, measured by how such windows usually move.
         errors = [(np.where(flagged, np.nan, se), df) for se, df in contrast.errors]
@@ -78,7 +80,9 @@ def assemble(pieces: Pieces) -> Result:
     verdict, reason = decided.verdict.copy(), decided.reason.astype("<U24")
     tail_change_margin = policy.worse
     with np.errstate(invalid="ignore"):
-        tail_fail = tested & ~few & (tail.p_value <= policy.alpha * TAIL_WEIGHT) & (tail.change > tail_change_margin)
+        tail_fail = (
+            tested & ~few & (tail.p_value <= policy.alpha * TAIL_WEIGHT) & (tail.change > tail_change_margin)
+        )
         doubt = tested & (tail.p_value <= TAIL_DOUBT) & (tail.change > tail_change_margin)
     fail = verdict == Verdict.FAIL
     reason[tail_fail & ~fail] = "tail_regression"
@@ -86,7 +90,10 @@ def assemble(pieces: Pieces) -> Result:
     passed = verdict == Verdict.PASS
     blocks = (
         ("tail_in_doubt", doubt),
-        ("bad_values", (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1))),
+        (
+            "bad_values",
+            (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1)),
+        ),
         ("canary_silent", pieces.silent),
     )
     for name, where in blocks:
@@ -101,7 +108,9 @@ def assemble(pieces: Pieces) -> Result:
     ):
         reason[unknown & where] = name
     p_centre = np.minimum(decided.p_value / share, 1.0)
-    p_value = np.where(tested & ~few, np.fmin(p_centre, np.minimum(tail.p_value / TAIL_WEIGHT, 1.0)), p_centre)
+    p_value = np.where(
+        tested & ~few, np.fmin(p_centre, np.minimum(tail.p_value / TAIL_WEIGHT, 1.0)), p_centre
+    )
     sign = np.where(policy.sign < 0, -1.0, 1.0)
     windows = contrast.windows
     with np.errstate(invalid="ignore"):
@@ -149,9 +158,13 @@ def _scan_decides(decided: Decided, unusual: Floats, flagged: Bools) -> Decided:
     """Let the scan answer for FAIL where there is one; the whole stretch still answers for PASS."""
     scanned = np.isfinite(unusual)
     overruled = scanned & ~flagged & (decided.verdict == Verdict.FAIL)
-    verdict = np.where(flagged, Verdict.FAIL, np.where(overruled, Verdict.INCONCLUSIVE, decided.verdict)).astype(np.int8)
+    verdict = np.where(
+        flagged, Verdict.FAIL, np.where(overruled, Verdict.INCONCLUSIVE, decided.verdict)
+    ).astype(np.int8)
     reason = np.where(flagged, "regression", np.where(overruled, "not_enough_evidence", decided.reason))
-    return decided._replace(verdict=verdict, reason=reason, p_value=np.where(scanned, unusual, decided.p_value))
+    return decided._replace(
+        verdict=verdict, reason=reason, p_value=np.where(scanned, unusual, decided.p_value)
+    )
 
 
 def _onsets(pieces: Pieces, failing: Bools) -> tuple[Ints, Ints, Ints]:

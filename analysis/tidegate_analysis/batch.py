@@ -1,8 +1,8 @@
 """Blocks of points in, aligned arrays out: the one place where bad input is met.
 
-A block is a rectangle of points of one arm on a regular clock. Blocks come in any order, may overlap, repeat, have gaps,
-and the two arms' clocks need not agree to the second. What can be mended is mended and told as a quality note; what
-cannot is refused with the field and what would be right.
+A block is a rectangle of points of one arm on a regular clock. Blocks come in any order, may overlap, repeat,
+have gaps, and the two arms' clocks need not agree to the second. What can be mended is mended and told as a
+quality note; what cannot is refused with the field and what would be right.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ class SeriesBatch:
         self._row: dict[str, int] = {}
         for k, spec in enumerate(self.specs):
             if spec.name in self._row:
-                raise BlockError(f"metrics[{k}].name", f"{spec.name!r} is declared twice; names must be unique")
+                raise BlockError(
+                    f"metrics[{k}].name", f"{spec.name!r} is declared twice; names must be unique"
+                )
             self._row[spec.name] = k
         self._plain = np.array([k for k, s in enumerate(self.specs) if s.kind != "histogram"], dtype=np.int64)
         self._tracks: dict[tuple[Arm, Phase, str], _Track] = {}
@@ -138,8 +140,9 @@ class SeriesBatch:
     def add(self, block: Block) -> None:
         """Take a block.
 
-        Points that were already there with another value are replaced by the newer and counted as duplicates; repeated
-        equal points are ignored. A clock that lies off the grid is moved to it by at most half a step and told.
+        Points that were already there with another value are replaced by the newer and counted as duplicates;
+        repeated equal points are ignored. A clock that lies off the grid is moved to it by at most half a
+        step and told.
 
         Raises
         ------
@@ -151,22 +154,40 @@ class SeriesBatch:
         if math.isnan(self.step):
             self.step, self.origin = float(block.step), float(block.start)
         if abs(block.step - self.step) > 1e-6 * self.step:
-            raise BlockError("step", f"{block.step:g} s in a batch of {self.step:g} s; all blocks must have one step")
+            raise BlockError(
+                "step", f"{block.step:g} s in a batch of {self.step:g} s; all blocks must have one step"
+            )
         position = (block.start - self.origin) / self.step
         low = math.floor(position + 0.5)
         skew = abs(position - low) * self.step
         if skew > 0.01 * self.step:
-            self._note("clock_skew", 1, f"clocks disagree by up to {skew:.3g} s; points were moved to the nearest scrape", largest=skew)
+            self._note(
+                "clock_skew",
+                1,
+                f"clocks disagree by up to {skew:.3g} s; points were moved to the nearest scrape",
+                largest=skew,
+            )
         columns = values.shape[1] if values.size or not histograms else len(next(iter(histograms.values())))
         track = self._tracks.setdefault((block.arm, block.phase, block.instance), _Track())
-        reach = max(track.first + track.values.shape[1], low + columns) - min(track.first, low) if track.values.shape[1] else columns
+        reach = (
+            max(track.first + track.values.shape[1], low + columns) - min(track.first, low)
+            if track.values.shape[1]
+            else columns
+        )
         if reach > MAX_COLUMNS:
-            raise BlockError("start_time", f"lies {abs(low - track.first)} scrapes from the other points; check times and step")
+            raise BlockError(
+                "start_time",
+                f"lies {abs(low - track.first)} scrapes from the other points; check times and step",
+            )
         track.reserve(len(self.specs), low, low + columns)
         part = slice(low - track.first, low - track.first + columns)
         if low < track.first + track.seen.size and track.seen[part].any():
             self._count_duplicates(track, rows, part, values)
-        if track.seen.any() and part.start < int(np.flatnonzero(track.seen)[-1]) and not track.seen[part].all():
+        if (
+            track.seen.any()
+            and part.start < int(np.flatnonzero(track.seen)[-1])
+            and not track.seen[part].all()
+        ):
             self._note("out_of_order", 1, "blocks came out of order in time")
         old = track.values[rows, part]
         track.values[rows, part] = np.where(np.isnan(values), old, values)
@@ -199,7 +220,10 @@ class SeriesBatch:
         if block.metrics is None:
             rows = self._plain
             if len(values) != len(rows) and not (block.histograms and values.size == 0):
-                raise BlockError("values", f"{len(values)} rows for {len(rows)} declared metrics; name the rows in metrics, or send all")
+                raise BlockError(
+                    "values",
+                    f"{len(values)} rows for {len(rows)} declared metrics; name them in metrics, or send all",
+                )
             rows = rows[: len(values)]
         else:
             if len(block.metrics) != len(values):
@@ -207,7 +231,10 @@ class SeriesBatch:
             unknown = [k for k, name in enumerate(block.metrics) if name not in self._row]
             if unknown:
                 k = unknown[0]
-                raise BlockError(f"metrics[{k}]", f"{block.metrics[k]!r} was not declared; declared are {self._some_names()}")
+                raise BlockError(
+                    f"metrics[{k}]",
+                    f"{block.metrics[k]!r} was not declared; declared are {self._some_names()}",
+                )
             if len(set(block.metrics)) != len(block.metrics):
                 raise BlockError("metrics", "a metric is named twice")
             rows = np.array([self._row[name] for name in block.metrics], dtype=np.int64)
@@ -219,7 +246,9 @@ class SeriesBatch:
         if block.exposure is not None:
             exposure = np.asarray(block.exposure, dtype=np.float64)
             if exposure.shape != values.shape:
-                raise BlockError("exposure", f"shape {exposure.shape} does not fit the values' {values.shape}")
+                raise BlockError(
+                    "exposure", f"shape {exposure.shape} does not fit the values' {values.shape}"
+                )
         return rows, values, exposure
 
     def _checked_histograms(self, block: Block) -> dict[str, Floats]:
@@ -227,13 +256,18 @@ class SeriesBatch:
         for k, (name, (bounds, counts)) in enumerate((block.histograms or {}).items()):
             path = f"histograms[{k}]"
             if name not in self._row:
-                raise BlockError(f"{path}.metric", f"{name!r} was not declared; declared are {self._some_names()}")
+                raise BlockError(
+                    f"{path}.metric", f"{name!r} was not declared; declared are {self._some_names()}"
+                )
             edges = np.asarray(bounds, dtype=np.float64)
             table = np.asarray(counts, dtype=np.float64)
             if edges.ndim != 1 or len(edges) < 1 or not bool((np.diff(edges) > 0).all()):
                 raise BlockError(f"{path}.upper_bounds", "must be strictly ascending, at least one")
             if table.ndim != 2 or table.shape[1] != len(edges) + 1:
-                raise BlockError(f"{path}.counts", f"must have columns x {len(edges) + 1} counts (one bin above the last bound)")
+                raise BlockError(
+                    f"{path}.counts",
+                    f"must have columns x {len(edges) + 1} counts (one bin above the last bound)",
+                )
             if bool((table < 0).any()) or bool(np.isinf(table).any()):
                 raise BlockError(f"{path}.counts", "must be finite and not negative")
             known = self._bounds.get(name)
@@ -241,7 +275,9 @@ class SeriesBatch:
                 raise BlockError(f"{path}.upper_bounds", "differ from those of earlier blocks of this metric")
             self._bounds[name] = edges
             out[name] = table
-        sizes = {len(t) for t in out.values()} | ({np.asarray(block.values).shape[1]} if np.asarray(block.values).size else set())
+        sizes = {len(t) for t in out.values()} | (
+            {np.asarray(block.values).shape[1]} if np.asarray(block.values).size else set()
+        )
         if len(sizes) > 1:
             raise BlockError("histograms", "have another number of columns than the block")
         return out
@@ -271,8 +307,9 @@ class SeriesBatch:
     def add_frame(self, frame: pd.DataFrame, *, deployed_at: float | None = None) -> None:
         """Take a long table: ``timestamp, metric, arm, value`` and optionally ``phase, instance, total``.
 
-        Timestamps may be datetimes, ISO 8601 text, or epoch seconds; rows may be in any order. The step is the most
-        common distance between scrapes. Without a column ``phase`` every point before ``deployed_at`` is ``pre``.
+        Timestamps may be datetimes, ISO 8601 text, or epoch seconds; rows may be in any order. The step is
+        the most common distance between scrapes. Without a column ``phase`` every point before
+        ``deployed_at`` is ``pre``.
 
         Raises
         ------
@@ -307,9 +344,9 @@ class SeriesBatch:
         return self.origin + column * self.step
 
     def window(self, arm: Arm, phase: Phase, low: int, high: int) -> tuple[Floats, Floats | None]:
-        """Return the columns ``low`` to ``high - 1`` of an arm: (metrics, points), or (metrics, instances, points).
+        """Return the columns ``low`` to ``high - 1`` of an arm.
 
-        Missing points are NaN. The second array has the exposures, or is ``None`` when the arm has none.
+        Shape (metrics, points), or (metrics, instances, points); missing points are NaN. The second array has the exposures, or is ``None`` when the arm has none.
         """
         names = self.instances(arm, phase)
         width = max(high - low, 0)
@@ -323,7 +360,9 @@ class SeriesBatch:
         stacked = np.stack(values, axis=1)
         if all(e is None for e in exposures):
             return stacked, None
-        return stacked, np.stack([np.full_like(values[0], np.nan) if e is None else e for e in exposures], axis=1)
+        return stacked, np.stack(
+            [np.full_like(values[0], np.nan) if e is None else e for e in exposures], axis=1
+        )
 
     def _cut(self, track: _Track, low: int, high: int) -> tuple[Floats, Floats | None]:
         out = np.full((len(self.specs), max(high - low, 0)), np.nan)

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 def check_history(history: ArrayLike | None, n_series: int, points: int) -> Floats:
-    """Return past windows as (series, windows, 2, points), cut to the length of the arms; no windows for ``None``.
+    """Return past windows, cut to the length of the arms: (series, windows, 2, points); none for ``None``.
 
     Raises
     ------
@@ -34,7 +34,10 @@ def check_history(history: ArrayLike | None, n_series: int, points: int) -> Floa
     if past.shape[0] != n_series or past.shape[2] != 2:
         raise ValueError(f"history: must have the shape ({n_series}, windows, 2, points), not {past.shape}")
     if past.shape[1] and past.shape[3] < points:
-        raise ValueError(f"history: windows of {past.shape[3]} points for arms of {points}; they must be at least as long, at the same step")
+        raise ValueError(
+            f"history: windows of {past.shape[3]} points for arms of {points}; "
+            "they must be at least as long, at the same step"
+        )
     return past[..., :points]
 
 
@@ -54,8 +57,8 @@ def compare(
     Parameters
     ----------
     baseline, canary:
-        Shape (series, points), column by column of the same scrape, NaN = missing; or (series, instances, points), then
-        the spread between the baseline's instances is the yardstick.
+        Shape (series, points), column by column of the same scrape, NaN = missing; or (series, instances,
+        points), then the spread between the baseline's instances is the yardstick.
     spec:
         One spec for all series, or one per series.
     history:
@@ -80,7 +83,9 @@ def compare(
     x = as_points("baseline", baseline, (2, 3))
     y = as_points("canary", canary, (2, 3))
     if x.ndim != y.ndim or x.shape[0] != y.shape[0] or x.shape[-1] != y.shape[-1]:
-        raise ValueError(f"canary: shape {y.shape} does not fit the baseline's {x.shape}; series and points must agree")
+        raise ValueError(
+            f"canary: shape {y.shape} does not fit the baseline's {x.shape}; series and points must agree"
+        )
     S, points = x.shape[0], x.shape[-1]
     specs = specs_for(spec, S)
     past = check_history(history, S, points)
@@ -101,9 +106,21 @@ def compare(
         if not len(index):
             continue
         chosen = index.tolist()
-        arguments = (x[index], y[index], past[index], tuple(resolved[i] for i in chosen), tuple(derived[i] for i in chosen), margin[index], step)
+        arguments = (
+            x[index],
+            y[index],
+            past[index],
+            tuple(resolved[i] for i in chosen),
+            tuple(derived[i] for i in chosen),
+            margin[index],
+            step,
+        )
         if counts:
-            parts.append(compare_counts(*arguments, None if ex is None else ex[index], None if ey is None else ey[index]))
+            parts.append(
+                compare_counts(
+                    *arguments, None if ex is None else ex[index], None if ey is None else ey[index]
+                )
+            )
         else:
             parts.append(_continuous(*arguments, borrow))
         rows.append(index)
@@ -175,9 +192,21 @@ def _continuous(
     notes = notes_for(
         [
             ("bad_values", bad_x + bad_y, "{n} points were infinite, absurd or negative on a log scale"),
-            ("zeros", prepared.zeros[0] + prepared.zeros[1], "{n} zeros counted as half the smallest positive value"),
-            ("instance_left", left, "{n} instances left during the comparison; their last points were dropped"),
-            ("canary_silent", heard.only_baseline * heard.silent, "the canary was silent at {n} scrapes the baseline answered"),
+            (
+                "zeros",
+                prepared.zeros[0] + prepared.zeros[1],
+                "{n} zeros counted as half the smallest positive value",
+            ),
+            (
+                "instance_left",
+                left,
+                "{n} instances left during the comparison; their last points were dropped",
+            ),
+            (
+                "canary_silent",
+                heard.only_baseline * heard.silent,
+                "the canary was silent at {n} scrapes the baseline answered",
+            ),
             ("gaps", (~np.isnan(mx) & ~np.isnan(my)).shape[1] - pairs, "{n} scrapes without a pair"),
         ],
         len(specs),
@@ -190,8 +219,13 @@ def _continuous(
             contrast=contrast,
             tail=tail,
             d=d,
-            # Past windows re-centre the question; the canary's usual distance is then the level before the change.
-            d_level=np.where(contrast.windows >= contrasts.ENOUGH_WINDOWS, dependence.trimmed_mean(d) - contrast.estimate, 0.0),
+            # Past windows re-centre the question; the canary's usual distance is then the level before the
+            # change.
+            d_level=np.where(
+                contrast.windows >= contrasts.ENOUGH_WINDOWS,
+                dependence.trimmed_mean(d) - contrast.estimate,
+                0.0,
+            ),
             pairs=pairs,
             n_baseline=(~np.isnan(mx)).sum(axis=1),
             n_canary=(~np.isnan(my)).sum(axis=1),
@@ -209,9 +243,9 @@ def _continuous(
 def drop_leavers(arm: Floats) -> tuple[Floats, NDArray[np.int64]]:
     """Drop the last points of instances that left, and count them.
 
-    An instance that is being removed answers with zeros or not at all: from where the last of at least 3 such points
-    begin, while another instance of the arm still speaks, its points are missing. On the scale of the change such zeros
-    are the instance's own smallest value, repeated.
+    An instance that is being removed answers with zeros or not at all: from where the last of at least 3 such
+    points begin, while another instance of the arm still speaks, its points are missing. On the scale of the
+    change such zeros are the instance's own smallest value, repeated.
 
     ``arm`` has the shape (series, instances, points).
     """

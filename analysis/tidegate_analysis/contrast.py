@@ -1,4 +1,4 @@
-"""A change and how uncertain it is: the form into which every design brings its question before it is decided."""
+"""A change and how uncertain it is: the form into which every design brings its question."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ class Contrast(NamedTuple):
     estimate:
         The change on its scale (a difference of logs or of values), shape (series,).
     errors:
-        Pairs of a standard error and its degrees of freedom, each (series,); every one of them must be satisfied, so
-        the widest interval counts. NaN = does not apply to this series.
+        Pairs of a standard error and its degrees of freedom, each (series,); every one of them must be
+        satisfied, so the widest interval counts. NaN = does not apply to this series.
     n_effective:
         Points the pairs are worth.
     windows, exceeding:
-        Past windows used, and how many showed a change at least as bad; filled by the caller that knows the direction.
+        Past windows used, and how many showed a change at least as bad; filled by the caller that knows the
+        direction.
     past:
-        The same statistic over the past windows, about the centre that the estimate was taken from; (series, K).
+        The same statistic over the past windows, about the centre that the estimate was taken from; (series,
+        K).
     method:
         Method id of each series.
     """
@@ -63,9 +65,10 @@ def with_past(
 ) -> tuple[Floats, tuple[tuple[Floats, Floats], ...], Ints, Floats, NDArray[np.str_]]:
     """Combine one window's own standard errors with what past windows showed.
 
-    Without windows the window's own errors count. With 1 to 6 the windows' mean square is added to them: too few to
-    stand alone, enough to show that a metric moves by itself. From 7 on the clipped spread of the windows about their
-    centre is the standard error, with K - 1 degrees of freedom, and the estimate is taken from their centre.
+    Without windows the window's own errors count. With 1 to 6 the windows' mean square is added to them: too
+    few to stand alone, enough to show that a metric moves by itself. From 7 on the clipped spread of the
+    windows about their centre is the standard error, with K - 1 degrees of freedom, and the estimate is taken
+    from their centre.
 
     Parameters
     ----------
@@ -152,13 +155,13 @@ def _welch(sx: Floats, fx: Floats, sy: Floats, fy: Floats) -> tuple[Floats, Floa
 
 
 def instances(x: Floats, y: Floats, past: Floats, borrow: bool) -> tuple[Contrast, Floats]:
-    """Difference between the canary's instances and the baseline's, measured by how instances differ among themselves.
+    """Difference between the arms' instances, measured by how instances differ among themselves.
 
-    Each instance is one observation: its trimmed mean over the scrapes of its difference from the mean of the baseline's
-    instances at the same scrape. The spread between baseline instances is the yardstick, with one degree of freedom
-    less than there are of them; with few instances it is moderated over the series of the batch by the empirical Bayes
-    estimate of Smyth (2004), when ``borrow`` is set and at least 10 series are there to borrow from.
-    The scrapes' own error counts too, whichever is wider.
+    Each instance is one observation: its trimmed mean over the scrapes of its difference from the mean of the
+    baseline's instances at the same scrape. The spread between baseline instances is the yardstick, with one
+    degree of freedom less than there are of them; with few instances it is moderated over the series of the
+    batch by the empirical Bayes estimate of Smyth (2004), when ``borrow`` is set and at least 10 series are
+    there to borrow from. The scrapes' own error counts too, whichever is wider.
 
     Parameters
     ----------
@@ -193,20 +196,25 @@ def instances(x: Floats, y: Floats, past: Floats, borrow: bool) -> tuple[Contras
     estimate, errors, k, centred, method = with_past(
         estimate, core, past, ("instances.v1", "instances-few-windows.v1", "instances-placebo.v1")
     )
-    return Contrast(estimate, errors, np.fmin(n_x, effective_points(u, se_ewc, se_ar1)), k, centred, method), d
+    return Contrast(
+        estimate, errors, np.fmin(n_x, effective_points(u, se_ewc, se_ar1)), k, centred, method
+    ), d
 
 
 def _mean(a: Floats, axis: int) -> Floats:
     present = ~np.isnan(a)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(present, a, 0.0).sum(axis=axis) / np.where(present.any(axis=axis), present.sum(axis=axis), np.nan))
+        return np.asarray(
+            np.where(present, a, 0.0).sum(axis=axis)
+            / np.where(present.any(axis=axis), present.sum(axis=axis), np.nan)
+        )
 
 
 def moderated(variance: Floats, df: Floats) -> tuple[Floats, Floats]:
     """Shrink variances of a few degrees of freedom towards their common prior (Smyth 2004, sec. 6.2).
 
-    The prior's degrees of freedom and location come from the mean and variance of the log variances; fewer than 10
-    usable ones are left as they are.
+    The prior's degrees of freedom and location come from the mean and variance of the log variances; fewer
+    than 10 usable ones are left as they are.
 
     Parameters
     ----------

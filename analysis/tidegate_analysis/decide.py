@@ -19,8 +19,8 @@ POWER = 0.9
 class Policy(NamedTuple):
     """The specs as arrays over series: what is worse, by how much it matters, and how sure one must be.
 
-    ``sign`` is 1 where up is worse, -1 where down is, 0 where both are. ``worse`` and ``better`` are the margins towards
-    either side on the scale of the change, both positive.
+    ``sign`` is 1 where up is worse, -1 where down is, 0 where both are. ``worse`` and ``better`` are the
+    margins towards either side on the scale of the change, both positive.
     """
 
     sign: Floats
@@ -71,9 +71,9 @@ class Decided(NamedTuple):
 def decide(contrast: Contrast, policy: Policy) -> Decided:
     """Judge changes against their margins.
 
-    FAIL: shown to be worse than no change at ``alpha``, and estimated beyond the margin. PASS: shown not to be beyond the
-    margin at ``alpha_pass``. Both directions count where ``sign`` is 0 (two one-sided tests, Schuirmann 1987).
-    Everything else is INCONCLUSIVE.
+    FAIL: shown to be worse than no change at ``alpha``, and estimated beyond the margin. PASS: shown not to
+    be beyond the margin at ``alpha_pass``. Both directions count where ``sign`` is 0 (two one-sided tests,
+    Schuirmann 1987). Everything else is INCONCLUSIVE.
     """
     estimate = contrast.estimate
     S = len(estimate)
@@ -98,7 +98,9 @@ def decide(contrast: Contrast, policy: Policy) -> Decided:
         p = np.where(moving, np.fmax(p, tail_p(worse_estimate / safe_se, safe_df)), p)
         q_fail = quantile_t(level, safe_df)
         to_null = np.where(moving, np.fmax(to_null, q_fail * safe_se), to_null)
-        to_margin = np.where(moving, np.fmax(to_margin, quantile_t(policy.alpha_pass, safe_df) * safe_se), to_margin)
+        to_margin = np.where(
+            moving, np.fmax(to_margin, quantile_t(policy.alpha_pass, safe_df) * safe_se), to_margin
+        )
         reach = (q_fail + quantile_t(np.full(S, 1.0 - POWER), safe_df)) * safe_se
         detectable = np.where(moving, np.fmax(detectable, reach), detectable)
     p = np.where(either, np.minimum(2.0 * p, 1.0), p)
@@ -107,9 +109,13 @@ def decide(contrast: Contrast, policy: Policy) -> Decided:
     still = known & flat & (to_null == 0)
     judged = known & ~still
     fail = judged & (worse_estimate - to_null > 0) & (worse_estimate > worse_margin) & (p <= policy.alpha)
-    inside = (worse_estimate + to_margin < worse_margin) & (~either | (worse_estimate - to_margin > -other_margin))
+    inside = (worse_estimate + to_margin < worse_margin) & (
+        ~either | (worse_estimate - to_margin > -other_margin)
+    )
     passed = judged & ~fail & inside
-    verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(np.int8)
+    verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(
+        np.int8
+    )
     worse_low, worse_high = worse_estimate - to_null, worse_estimate + np.where(either, to_null, to_margin)
     low = np.where(sign > 0, worse_low, -worse_high)
     high = np.where(sign > 0, worse_high, -worse_low)
@@ -122,12 +128,17 @@ def decide(contrast: Contrast, policy: Policy) -> Decided:
             np.where(
                 ~known,
                 "too_few_points",
-                np.where(still, "constant", np.where((p <= policy.alpha) & (worse_low > 0), "below_margin", "not_enough_evidence")),
+                np.where(
+                    still,
+                    "constant",
+                    np.where((p <= policy.alpha) & (worse_low > 0), "below_margin", "not_enough_evidence"),
+                ),
             ),
         ),
     )
     with np.errstate(invalid="ignore", divide="ignore"):
-        # n grows by this factor until a true change of zero passes with the wanted power (standard error ~ 1/sqrt(n)).
+        # n grows by this factor until a true change of zero passes with the wanted power (standard error ~
+        # 1/sqrt(n)).
         need = to_margin * (1.0 + special.ndtri(POWER) / np.maximum(-special.ndtri(policy.alpha_pass), 1e-9))
         factor = (need / worse_margin) ** 2
     bad = ~judged
@@ -144,7 +155,7 @@ def decide(contrast: Contrast, policy: Policy) -> Decided:
 
 
 def to_effect(change: Floats, log: Bools) -> Floats:
-    """Turn a change on its scale into an effect: ``exp(change) - 1`` on the log scale, itself on the linear one."""
+    """Turn a change on its scale into an effect: ``exp(change) - 1`` on the log scale, else itself."""
     if bool(log.all()):
         return np.expm1(change)
     if not bool(log.any()):

@@ -49,8 +49,10 @@ def change(value: float, log: bool, unit: str = "", *, signed: bool = False) -> 
     return f"{percent:+.{digits}f} %" if signed else f"{abs(percent):.{digits}f} %"
 
 
-def sentence(result: Result, i: int, *, verdict: int | None = None, reason: str | None = None, among: int = 0) -> str:
-    """Return the sentence on series ``i``; ``verdict`` and ``reason`` replace its own (after a correction for many)."""
+def sentence(
+    result: Result, i: int, *, verdict: int | None = None, reason: str | None = None, among: int = 0
+) -> str:
+    """Return the sentence on series ``i``; ``verdict`` and ``reason`` replace its own."""
     spec = result.specs[i]
     log = spec.scale == "log"
     v = int(result.verdict[i]) if verdict is None else verdict
@@ -71,7 +73,13 @@ def sentence(result: Result, i: int, *, verdict: int | None = None, reason: str 
     text = _WHY.get(why, why.replace("_", " ")).format(
         pairs=min(int(result.n_baseline[i]), int(result.n_canary[i])), n=among or len(result)
     )
-    if math.isfinite(effect) and why in ("not_enough_evidence", "below_margin", "not_significant_among_many", "tail_in_doubt", "hold_only"):
+    if math.isfinite(effect) and why in (
+        "not_enough_evidence",
+        "below_margin",
+        "not_significant_among_many",
+        "tail_in_doubt",
+        "hold_only",
+    ):
         text += f"; so far it changed by {change(effect, log, spec.unit, signed=True)} {span}, the margin is {margin}"
         seconds = float(result.seconds_to_answer[i])
         if why == "not_enough_evidence" and math.isfinite(seconds):

@@ -33,7 +33,11 @@ def epoch_seconds(column: pd.Series) -> Floats:
         seconds = column.to_numpy(dtype=np.float64)
     else:
         try:
-            times = pd.to_datetime(column, utc=True, format="ISO8601") if column.dtype.kind != "M" else pd.to_datetime(column, utc=True)
+            times = (
+                pd.to_datetime(column, utc=True, format="ISO8601")
+                if column.dtype.kind != "M"
+                else pd.to_datetime(column, utc=True)
+            )
         except (ValueError, TypeError) as error:
             raise BlockError("timestamp", f"cannot be read as times: {error}") from None
         seconds = (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
@@ -56,7 +60,10 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
 
     missing = [c for c in REQUIRED if c not in frame.columns]
     if missing:
-        raise BlockError(missing[0], f"column is missing; needed are {', '.join(REQUIRED)}, optional phase, instance, total")
+        raise BlockError(
+            missing[0],
+            f"column is missing; needed are {', '.join(REQUIRED)}, optional phase, instance, total",
+        )
     if frame.empty:
         raise BlockError("timestamp", "the table has no rows")
     names = {s.name: k for k, s in enumerate(specs)}
@@ -69,11 +76,19 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
     if wrong:
         raise BlockError("arm", f"{wrong[0]!r} is neither baseline nor canary")
     value = pd.to_numeric(frame["value"], errors="coerce").to_numpy(dtype=np.float64)
-    text = frame["value"].notna().to_numpy() & np.isnan(value) & (frame["value"].astype(str).str.lower() != "nan").to_numpy()
+    text = (
+        frame["value"].notna().to_numpy()
+        & np.isnan(value)
+        & (frame["value"].astype(str).str.lower() != "nan").to_numpy()
+    )
     if text.any():
         row = int(np.flatnonzero(text)[0])
         raise BlockError("value", f"row {row} has {frame['value'].iloc[row]!r}, which is not a number")
-    total = pd.to_numeric(frame["total"], errors="coerce").to_numpy(dtype=np.float64) if "total" in frame.columns else None
+    total = (
+        pd.to_numeric(frame["total"], errors="coerce").to_numpy(dtype=np.float64)
+        if "total" in frame.columns
+        else None
+    )
     seconds = epoch_seconds(frame["timestamp"])
     if "phase" in frame.columns:
         phase = frame["phase"].fillna("post").astype(str).str.strip().str.lower()
@@ -83,17 +98,25 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
         is_pre = (phase == "pre").to_numpy()
     else:
         is_pre = seconds < deployed_at if deployed_at is not None else np.zeros(len(frame), dtype=bool)
-    instance = frame["instance"].fillna("").astype(str) if "instance" in frame.columns else pd.Series([""] * len(frame), index=frame.index)
+    instance = (
+        frame["instance"].fillna("").astype(str)
+        if "instance" in frame.columns
+        else pd.Series([""] * len(frame), index=frame.index)
+    )
     step = common_step(seconds)
     origin = float(seconds.min())
     column = np.floor((seconds - origin) / step + 0.5).astype(np.int64)
     row_of = metric.map(names).to_numpy(dtype=np.int64)
     key = pd.DataFrame({"arm": arm.to_numpy(), "pre": is_pre, "instance": instance.to_numpy()})
     blocks = []
-    for (one_arm, pre, one_instance), at in key.groupby(["arm", "pre", "instance"], sort=True).indices.items():  # type: ignore[misc]
+    for (one_arm, pre, one_instance), at in key.groupby(
+        ["arm", "pre", "instance"], sort=True
+    ).indices.items():  # type: ignore[misc]
         low, high = int(column[at].min()), int(column[at].max()) + 1
         if (high - low) * len(specs) > MAX_POINTS_PER_TRACK:
-            raise BlockError("timestamp", f"the points lie {high - low} scrapes of {step:g} s apart; check the times")
+            raise BlockError(
+                "timestamp", f"the points lie {high - low} scrapes of {step:g} s apart; check the times"
+            )
         first = np.zeros(len(at), dtype=bool)
         place = row_of[at] * (high - low) + (column[at] - low)
         first[np.unique(place, return_index=True)[1]] = True
@@ -130,8 +153,8 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
 def common_step(seconds: Floats) -> float:
     """Most common distance between neighbouring times, in seconds; 60 for a single time.
 
-    Distances are rounded to a thousandth of a second before they are counted, so that jitter does not split them; the
-    median of those within a tenth of the most common one is taken.
+    Distances are rounded to a thousandth of a second before they are counted, so that jitter does not split
+    them; the median of those within a tenth of the most common one is taken.
     """
     gaps = np.diff(np.unique(seconds))
     gaps = gaps[gaps > 1e-6]

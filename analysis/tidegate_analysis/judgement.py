@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class GroupOutcome:
-    """The outcome of one group: its verdict, its p-value corrected over the groups, its members and those that fail."""
+    """The outcome of one group: verdict, p-value corrected over the groups, members, and those that fail."""
 
     name: str
     verdict: Verdict
@@ -69,13 +69,23 @@ class Judgement:
         """Return the sentence of the gate, or of series ``i`` under its final verdict."""
         if i is not None:
             i = range(len(self.verdicts))[i]
-            return sentence(self.result, i, verdict=int(self.verdicts[i]), reason=self.reasons[i], among=len(self.verdicts))
+            return sentence(
+                self.result,
+                i,
+                verdict=int(self.verdicts[i]),
+                reason=self.reasons[i],
+                among=len(self.verdicts),
+            )
         n = len(self.verdicts)
         if n == 0:
             return "Nothing was judged."
         if self.verdict == Verdict.PASS:
             what = "metric is" if n == 1 else "metrics are"
-            return f"PASS: all {n} {what} shown not to be worse than the margin." if n > 1 else f"PASS: {self.explain(0)}"
+            return (
+                f"PASS: all {n} {what} shown not to be worse than the margin."
+                if n > 1
+                else f"PASS: {self.explain(0)}"
+            )
         wanted = self.verdict
         rows = np.flatnonzero(self.verdicts == wanted)
         order = rows[np.argsort(self.result.p_value[rows], kind="stable")]
@@ -104,12 +114,12 @@ def judge(
 ) -> Judgement:
     """Judge many metrics together.
 
-    Critical metrics form a tier of their own: Holm's correction at each metric's own alpha, so the chance of any false
-    FAIL among them is bounded. All others: Simes within groups, Benjamini-Hochberg over groups and inside the groups
-    that stand out, at the false-discovery rate ``q``. When nothing is wrong, ``q`` also bounds the chance that the gate
-    fails, however many metrics it watches. A FAIL needs the metric's own test as well.
-    PASS needs every metric to pass; each is tested at its own ``alpha_pass``, which needs no correction
-    (intersection-union test, Berger 1982).
+    Critical metrics form a tier of their own: Holm's correction at each metric's own alpha, so the chance of
+    any false FAIL among them is bounded. All others: Simes within groups, Benjamini-Hochberg over groups and
+    inside the groups that stand out, at the false-discovery rate ``q``. When nothing is wrong, ``q`` also
+    bounds the chance that the gate fails, however many metrics it watches. A FAIL needs the metric's own test
+    as well. PASS needs every metric to pass; each is tested at its own ``alpha_pass``, which needs no
+    correction (intersection-union test, Berger 1982).
 
     Parameters
     ----------
@@ -154,7 +164,9 @@ def judge(
     group_p = np.full(len(order), np.nan)
     if crowd.any():
         present, local = np.unique(member[crowd], return_inverse=True)
-        adjusted[crowd], by_group, significant[crowd] = multiplicity.grouped(p[crowd], local.astype(np.int64), q)
+        adjusted[crowd], by_group, significant[crowd] = multiplicity.grouped(
+            p[crowd], local.astype(np.int64), q
+        )
         group_p[present] = by_group
     verdicts = result.verdict.copy()
     reasons = list(result.reason)
@@ -167,13 +179,21 @@ def judge(
         members = np.flatnonzero(member == k)
         failing = members[verdicts[members] == Verdict.FAIL]
         outcomes.append(
-            GroupOutcome(name, fold(verdicts[members]), float(group_p[k]), tuple(members.tolist()), tuple(failing.tolist()))
+            GroupOutcome(
+                name,
+                fold(verdicts[members]),
+                float(group_p[k]),
+                tuple(members.tolist()),
+                tuple(failing.tolist()),
+            )
         )
-    return Judgement(fold(verdicts), verdicts, tuple(reasons), adjusted, tuple(outcomes), result, q, design, clock)
+    return Judgement(
+        fold(verdicts), verdicts, tuple(reasons), adjusted, tuple(outcomes), result, q, design, clock
+    )
 
 
 def fold(verdicts: NDArray[np.int8]) -> Verdict:
-    """Fold verdicts into one: FAIL before ERROR before INCONCLUSIVE before PASS; INCONCLUSIVE for none at all."""
+    """Fold verdicts into one: FAIL, else ERROR, else INCONCLUSIVE, else PASS; INCONCLUSIVE for none."""
     for worst in (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE):
         if bool((verdicts == worst).any()):
             return worst

@@ -24,9 +24,9 @@ SILENT_AFTER = 3
 class LiveEvaluation:
     """An evaluation that is fed blocks of either arm and either phase in any order.
 
-    What is answered depends on the points that came, not on when it was asked nor on how the points were cut into blocks:
-    scrapes are judged in order, as far as both arms have got, and points that come late for a scrape that was judged
-    already have the stream run again from its beginning.
+    What is answered depends on the points that came, not on when it was asked nor on how the points were cut
+    into blocks: scrapes are judged in order, as far as both arms have got, and points that come late for a
+    scrape that was judged already have the stream run again from its beginning.
 
     Parameters
     ----------
@@ -64,7 +64,9 @@ class LiveEvaluation:
         if not (math.isfinite(warm_up) and warm_up >= 0):
             raise ValueError(f"warm_up: must be a number of seconds of at least 0, not {warm_up!r}")
         if not (math.isfinite(horizon_seconds) and horizon_seconds > warm_up):
-            raise ValueError(f"horizon_seconds: must be more than the warm-up of {warm_up:g} s, not {horizon_seconds!r}")
+            raise ValueError(
+                f"horizon_seconds: must be more than the warm-up of {warm_up:g} s, not {horizon_seconds!r}"
+            )
         if not 0.0 < q < 0.5:
             raise ValueError(f"q: must lie between 0 and 0.5, not {q!r}")
         self.batch = SeriesBatch(tuple(specs))
@@ -102,13 +104,19 @@ class LiveEvaluation:
         if span is None:
             return None
         step = self.batch.step
-        deployed = span[0] if self.deployed_at is None else math.ceil((self.deployed_at - self.batch.origin) / step - 1e-6)
+        deployed = (
+            span[0]
+            if self.deployed_at is None
+            else math.ceil((self.deployed_at - self.batch.origin) / step - 1e-6)
+        )
         low = max(deployed + math.ceil(self.warm_up / step - 1e-6), span[0])
         horizon = max(1, math.floor(self.horizon_seconds / step + 1e-6) - (low - deployed))
         return low, horizon, span[1]
 
     def _frontier(self, design: Design, final: bool) -> int:
-        """One past the last column that may be judged: as far as both arms have got, or either when no more will come."""
+        """One past the last column that may be judged: as far as both arms have got, or either when no more
+        will come.
+        """
         ends = {arm: self._end(arm) for arm in ("baseline", "canary")}
         if design == "before_after":
             return ends["canary"]
@@ -129,27 +137,38 @@ class LiveEvaluation:
         specs = self.batch.specs
         if design == "concurrent":
             history = history_array(self.batch, list(self.history), horizon)
-            return open_stream(specs, design="concurrent", history=history, step_seconds=self.batch.step, horizon=horizon, q=self.q)
+            return open_stream(
+                specs,
+                design="concurrent",
+                history=history,
+                step_seconds=self.batch.step,
+                horizon=horizon,
+                q=self.q,
+            )
         pre = self.batch.span("pre")
         floor = pre[0] if pre is not None else low
         past = _flat(self.batch.window("canary", "pre", floor, low)[0])
         if np.isnan(past).all():
             past = _flat(self.batch.window("baseline", "pre", floor, low)[0])
         if design == "difference_in_differences":
-            raise ValueError("design: difference_in_differences cannot be streamed; use Analyze, or concurrent")
-        return open_stream(specs, design="before_after", before=past, step_seconds=self.batch.step, horizon=horizon, q=self.q)
+            raise ValueError(
+                "design: difference_in_differences cannot be streamed; use Analyze, or concurrent"
+            )
+        return open_stream(
+            specs, design="before_after", before=past, step_seconds=self.batch.step, horizon=horizon, q=self.q
+        )
 
     def judge(self, *, final: bool = False) -> Judgement:
         """Return the verdict as of now.
 
-        Valid at whatever moment and however often it is asked for. A FAIL stays. With ``final`` scrapes that only one arm
-        answered are judged too, since no more will come.
+        Valid at whatever moment and however often it is asked for. A FAIL stays. With ``final`` scrapes that
+        only one arm answered are judged too, since no more will come.
         """
         found = self._span()
         if found is None:
             empty = open_stream(self.batch.specs, horizon=1, q=self.q).result()
             return judge(with_notes(empty, self.batch.notes), q=self.q)
-        low, horizon, end = found
+        low, horizon, _ = found
         design = self._choose()
         plan = (design, low, horizon)
         if self._dirty or self._plan != plan or self._stream is None:
@@ -167,12 +186,16 @@ class LiveEvaluation:
         result = with_notes(self._stream.result(), self.batch.notes)
         behind = min(self._end("baseline"), low + horizon) - self._end("canary")
         if design == "concurrent" and behind >= SILENT_AFTER:
-            note = QualityNote("canary_silent", int(behind), f"the canary is {behind} scrapes behind the baseline")
+            note = QualityNote(
+                "canary_silent", int(behind), f"the canary is {behind} scrapes behind the baseline"
+            )
             waiting = result.verdict != Verdict.FAIL
             result = replace(
                 with_notes(result, (note,)),
                 verdict=np.where(waiting, Verdict.INCONCLUSIVE, result.verdict).astype(np.int8),
-                reason=tuple("canary_silent" if w else r for w, r in zip(waiting.tolist(), result.reason, strict=True)),
+                reason=tuple(
+                    "canary_silent" if w else r for w, r in zip(waiting.tolist(), result.reason, strict=True)
+                ),
             )
         judged = judge(result, q=self.q, design=design, clock=(self.batch.time_of(low), self.batch.step))
         return self._latched(judged)
@@ -206,5 +229,3 @@ class LiveEvaluation:
         live = cls.__new__(cls)
         live.__dict__.update(pickle.loads(state))  # noqa: S301
         return live
-
-

@@ -29,7 +29,10 @@ def as_points(name: str, values: ArrayLike, dims: tuple[int, ...] = (2,)) -> Flo
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: must be numbers in an array of (series, points): {error}") from None
     if out.ndim not in dims:
-        shapes = " or ".join({2: "(series, points)", 3: "(series, instances, points)", 4: "(series, windows, 2, points)"}[d] for d in dims)
+        shapes = " or ".join(
+            {2: "(series, points)", 3: "(series, instances, points)", 4: "(series, windows, 2, points)"}[d]
+            for d in dims
+        )
         raise ValueError(f"{name}: must have the shape {shapes}, not {out.shape}")
     if out.shape[-1] == 0 and out.ndim < 4:
         # No points at all are one missing point: every kernel then has a column to look at.
@@ -40,9 +43,9 @@ def as_points(name: str, values: ArrayLike, dims: tuple[int, ...] = (2,)) -> Flo
 class Prepared(NamedTuple):
     """Arms on the scale of the change, with what was mended.
 
-    ``parts`` has the arrays that were given, each (series, ..., points), on the log or the linear scale; ``bad`` the
-    number of infinite, absurd or (on the log scale) negative points per part and series; ``floor`` what a zero was
-    replaced by on the log scale.
+    ``parts`` has the arrays that were given, each (series, ..., points), on the log or the linear scale;
+    ``bad`` the number of infinite, absurd or (on the log scale) negative points per part and series;
+    ``floor`` what a zero was replaced by on the log scale.
     """
 
     parts: tuple[Floats, ...]
@@ -53,9 +56,9 @@ class Prepared(NamedTuple):
 def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
     """Bring arrays of the same series to their scale.
 
-    Infinite values count as the largest (or smallest) finite one of the series, so that dropping them cannot hide a
-    regression; so do values beyond 1e150. On the log scale a zero counts as half the smallest positive value of the
-    series, whatever the unit; negative values there are missing.
+    Infinite values count as the largest (or smallest) finite one of the series, so that dropping them cannot
+    hide a regression; so do values beyond 1e150. On the log scale a zero counts as half the smallest positive
+    value of the series, whatever the unit; negative values there are missing.
 
     Parameters
     ----------
@@ -111,7 +114,9 @@ def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
 
 
 def level(values: Floats) -> Floats:
-    """Median of the finite values of each series, in the metric's unit; NaN for an empty one. Shape (series,)."""
+    """Median of the finite values of each series, in the metric's unit; NaN for an empty one. Shape
+    (series,).
+    """
     flat = values.reshape(len(values), -1)
     s = np.sort(np.where(np.isfinite(flat), flat, np.nan), axis=1)
     n = (~np.isnan(s)).sum(axis=1)

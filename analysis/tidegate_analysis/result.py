@@ -22,7 +22,8 @@ Verdicts = NDArray[np.int8]
 class Result:
     """Findings of many series, one entry of every array per series.
 
-    Effects are relative on the log scale (0.18 = 18 % up) and in the metric's own unit on the linear one. NaN = unknown.
+    Effects are relative on the log scale (0.18 = 18 % up) and in the metric's own unit on the linear one. NaN
+    = unknown.
 
     Attributes
     ----------
@@ -33,12 +34,14 @@ class Result:
     verdict:
         int8, of :class:`~tidegate_analysis.Verdict`; before any correction for looking at many series.
     p_value:
-        One-sided (two-sided for ``direction="either"``) probability of evidence this strong without a regression.
+        One-sided (two-sided for ``direction="either"``) probability of evidence this strong without a
+        regression.
     log_e_value:
         Natural logarithm of the e-value, for methods that hold at every look.
     effect, effect_low, effect_high:
-        The change and its confidence bounds. The bound towards "no change" on the worse side is at ``1 - alpha``, the
-        other at ``1 - alpha_pass``: FAIL needs the one beyond 0, PASS the other within the margin.
+        The change and its confidence bounds. The bound towards "no change" on the worse side is at ``1 -
+        alpha``, the other at ``1 - alpha_pass``: FAIL needs the one beyond 0, PASS the other within the
+        margin.
     margin:
         The margin in the unit of ``effect``.
     n_effective:
@@ -50,7 +53,8 @@ class Result:
     minimum_detectable_effect:
         The smallest change that would have been found 9 times in 10, in the unit of ``effect``.
     seconds_to_answer:
-        More time needed for PASS if there is no effect; NaN when it never comes, is not needed or the step is unknown.
+        More time needed for PASS if there is no effect; NaN when it never comes, is not needed or the step is
+        unknown.
     method:
         Versioned method ids.
     reason:
@@ -127,7 +131,9 @@ class Result:
         changes = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            changes[field.name] = value[index] if isinstance(value, np.ndarray) else tuple(value[i] for i in index.tolist())
+            changes[field.name] = (
+                value[index] if isinstance(value, np.ndarray) else tuple(value[i] for i in index.tolist())
+            )
         return replace(self, **changes)
 
 

@@ -18,8 +18,8 @@ Design = Literal["auto", "concurrent", "before_after", "difference_in_difference
 class Verdict(enum.IntEnum):
     """The answer for a metric or a gate; the numbers are those of the wire contract.
 
-    ``PASS``: shown not to be worse than the margin. ``FAIL``: shown to be worse. ``INCONCLUSIVE``: looked, cannot
-    tell yet. ``ERROR``: could not look; the analysis itself never answers it.
+    ``PASS``: shown not to be worse than the margin. ``FAIL``: shown to be worse. ``INCONCLUSIVE``: looked,
+    cannot tell yet. ``ERROR``: could not look; the analysis itself never answers it.
     """
 
     PASS = 1
@@ -37,17 +37,19 @@ class MetricSpec:
     name:
         The metric's name.
     kind:
-        What its numbers are; ``"auto"`` derives it from name, unit and values (:mod:`tidegate_analysis.defaults`).
+        What its numbers are; ``"auto"`` derives it from name, unit and values
+        (:mod:`tidegate_analysis.defaults`).
     direction:
         Which change is a regression; ``"auto"`` derives it from the name.
     scale:
-        ``"log"`` measures ratios and needs positive values, ``"linear"`` differences; ``"auto"`` takes log for
-        positive gauges.
+        ``"log"`` measures ratios and needs positive values, ``"linear"`` differences; ``"auto"`` takes log
+        for positive gauges.
     margin:
-        The change that matters: a fraction on the log scale (0.10 is ten per cent), the metric's own unit on the
-        linear one. Greater than 0. ``None`` takes the default of the kind.
+        The change that matters: a fraction on the log scale (0.10 is ten per cent), the metric's own unit on
+        the linear one. Greater than 0. ``None`` takes the default of the kind.
     criticality:
-        ``"critical"`` judges it in a tier of its own, ``"hold_only"`` lets its regression hold and never fail.
+        ``"critical"`` judges it in a tier of its own, ``"hold_only"`` lets its regression hold and never
+        fail.
     group:
         The group it is judged in.
     weight:
@@ -81,7 +83,12 @@ class MetricSpec:
         """Check every field."""
         if not isinstance(self.name, str) or not self.name:
             raise ValueError("name: must be a non-empty string")
-        for field, allowed in (("kind", Kind), ("direction", Direction), ("scale", Scale), ("criticality", Criticality)):
+        for field, allowed in (
+            ("kind", Kind),
+            ("direction", Direction),
+            ("scale", Scale),
+            ("criticality", Criticality),
+        ):
             value = getattr(self, field)
             if value not in get_args(allowed):
                 raise ValueError(f"{field}: {value!r} is none of {', '.join(get_args(allowed))}")
@@ -94,7 +101,9 @@ class MetricSpec:
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"weight: must be a finite number of at least 0, not {self.weight!r}")
         if self.scale == "log" and self.kind in ("ratio", "saturation"):
-            raise ValueError(f"scale: a {self.kind} is judged on its own scale; log contradicts kind={self.kind!r}")
+            raise ValueError(
+                f"scale: a {self.kind} is judged on its own scale; log contradicts kind={self.kind!r}"
+            )
 
     def with_(self, **changes: Any) -> MetricSpec:
         """Return a copy with some fields changed, validated again."""
@@ -124,7 +133,8 @@ def specs_for(spec: MetricSpec | Sequence[MetricSpec], n_series: int) -> tuple[M
 class QualityNote:
     """Something about the data that a reader of the verdict should know.
 
-    ``code`` is machine-readable, ``count`` how many points or scrapes it concerns, ``message`` is for a person.
+    ``code`` is machine-readable, ``count`` how many points or scrapes it concerns, ``message`` is for a
+    person.
     """
 
     code: str
@@ -138,5 +148,7 @@ def merge_notes(*notes: Iterable[QualityNote]) -> tuple[QualityNote, ...]:
     for group in notes:
         for note in group:
             old = merged.get(note.code)
-            merged[note.code] = note if old is None else QualityNote(note.code, old.count + note.count, old.message)
+            merged[note.code] = (
+                note if old is None else QualityNote(note.code, old.count + note.count, old.message)
+            )
     return tuple(merged.values())

@@ -47,16 +47,18 @@ def open_stream(
     specs:
         One per series.
     design:
-        ``"concurrent"``: the arms are compared scrape by scrape. ``"before_after"``: the canary against ``before``.
+        ``"concurrent"``: the arms are compared scrape by scrape. ``"before_after"``: the canary against
+        ``before``.
     history:
-        Concurrent: past pairs of windows, (series, windows, 2, points). With a horizon they must be at least as long.
+        Concurrent: past pairs of windows, (series, windows, 2, points). With a horizon they must be at least
+        as long.
     before:
         Before/after: the past, (series, points), up to the deployment.
     step_seconds:
         Time between scrapes.
     horizon:
-        Scrapes after which the watch ends. Fixing it makes the watch stronger; points beyond it are not taken.
-        ``None`` watches for ever.
+        Scrapes after which the watch ends. Fixing it makes the watch stronger; points beyond it are not
+        taken. ``None`` watches for ever.
     q:
         False-discovery rate of :meth:`Stream.judge`.
 
@@ -116,7 +118,9 @@ class Stream:
             raise ValueError(f"q: must lie between 0 and 0.5, not {q!r}")
         self.design, self.horizon, self.step, self.q = design, horizon, check_step(step_seconds), q
         if any(s.kind == "histogram" for s in specs):
-            raise ValueError("specs: histograms are streamed as series of superiority; see compare_histograms")
+            raise ValueError(
+                "specs: histograms are streamed as series of superiority; see compare_histograms"
+            )
         self._arrays: dict[str, Floats] = {}
         if design == "concurrent":
             if before is not None:
@@ -176,13 +180,17 @@ class Stream:
         with np.errstate(invalid="ignore", divide="ignore"):
             rms = np.sqrt(np.nansum(flat**2, axis=1) / np.maximum(n, 1.0))
         spread = np.where(spread > 0, spread, rms)
-        reach = np.where(enough & (spread > 0), CLIP_SDS * spread + np.maximum(policy.worse, policy.better), np.inf)
+        reach = np.where(
+            enough & (spread > 0), CLIP_SDS * spread + np.maximum(policy.worse, policy.better), np.inf
+        )
         a["centre"], a["reach"] = centre, reach
         w = np.clip(d - centre[:, None, None], -reach[:, None, None], reach[:, None, None])
         if self.horizon is not None and K:
             sums = np.where(np.isnan(means), np.nan, np.nansum(w[:, :, : self.horizon], axis=2))
             _, scale, count = placebo.centre_and_scale(sums, centred=False)
-            a["sd"] = np.where(enough & (scale > 0), scale * np.sqrt(1.0 + 1.0 / np.maximum(count, 1.0)), np.nan)
+            a["sd"] = np.where(
+                enough & (scale > 0), scale * np.sqrt(1.0 + 1.0 / np.maximum(count, 1.0)), np.nan
+            )
         else:
             a["sd"] = np.full(S, np.nan)
         a["df"] = np.where(np.isfinite(a["sd"]), np.maximum(k - 1.0, 1.0), np.inf)
@@ -194,7 +202,9 @@ class Stream:
         a["bets"] = enough.astype(np.float64) if "phi" in a else np.zeros(S)
 
     def _learn_tail(self, g: Floats, sign: Floats, k: Floats) -> None:
-        """Learn where the baseline's worst twentieth begins and how the arms' shares beyond it differ by themselves."""
+        """Learn where the baseline's worst twentieth begins and how the arms' shares beyond it differ by
+        themselves.
+        """
         a = self._arrays
         S = len(k)
         a["tail_cut"] = np.full(S, np.nan)
@@ -224,21 +234,33 @@ class Stream:
         size = max(1, min(round(60.0 / self.step), horizon // 8 if horizon >= 16 else 1))
         blocks = max(horizon // size, 1)
         back = max(1, min(round(3600.0 / self.step / size), g.shape[1] // size))
-        lengths = tuple(h for h in (max(1, round(m * 60.0 / self.step / size)) for m in (5, 10, 20, 30, 60)) if h <= blocks)
+        lengths = tuple(
+            h
+            for h in (max(1, round(m * 60.0 / self.step / size)) for m in (5, 10, 20, 30, 60))
+            if h <= blocks
+        )
         plan = scan.layout(blocks, lengths)
         per_day = 86400.0 / self.step / size
         whole_day = round(per_day) if abs(per_day - round(per_day)) < 1e-9 else 0
         # About 2,000 moments say what there is to say; their distance divides the day.
         wanted = max(1, (g.shape[1] // size) // 2000)
-        stride = next((s for s in range(wanted, wanted + 60) if whole_day % s == 0), wanted) if whole_day else wanted
+        stride = (
+            next((s for s in range(wanted, wanted + 60) if whole_day % s == 0), wanted)
+            if whole_day
+            else wanted
+        )
         pasts = scan.block_means(g, size)
         stick = scan.calibrate(pasts, plan, back, whole_day, stride=stride)
         a["past"] = past
-        a["level"] = scan.window_means(pasts, np.array([pasts.shape[1] - back]), np.array([pasts.shape[1]]))[:, 0]
+        a["level"] = scan.window_means(pasts, np.array([pasts.shape[1] - back]), np.array([pasts.shape[1]]))[
+            :, 0
+        ]
         a["scan_centre"], a["scan_scale"] = stick.centre, stick.scale
         a["scan_up"], a["scan_down"] = stick.largest_up, stick.largest_down
         a["scan_moments"], a["scan_independent"] = stick.moments.astype(np.float64), stick.independent
-        a["plan"] = np.array([size, blocks, back, *plan.first.tolist(), *plan.last.tolist()], dtype=np.float64)
+        a["plan"] = np.array(
+            [size, blocks, back, *plan.first.tolist(), *plan.last.tolist()], dtype=np.float64
+        )
 
     # What grows with the scrapes.
 
@@ -341,23 +363,32 @@ class Stream:
         else:
             down = -up
             look = look & ~plain
-        beyond_up, beyond_down = mean > policy.worse, -mean > np.where(policy.sign == 0, policy.better, policy.worse)
+        beyond_up, beyond_down = (
+            mean > policy.worse,
+            -mean > np.where(policy.sign == 0, policy.better, policy.worse),
+        )
         for name, height, beyond in (("up", up, beyond_up), ("down", down, beyond_down)):
             run[name] = np.where(look, np.maximum(run[name], height), run[name])
-            run[f"fail_{name}"] = np.where(look & beyond, np.maximum(run[f"fail_{name}"], height), run[f"fail_{name}"])
+            run[f"fail_{name}"] = np.where(
+                look & beyond, np.maximum(run[f"fail_{name}"], height), run[f"fail_{name}"]
+            )
         self._step_tail(gx, gy, policy.sign)
         if "phi" in a:
             self._step_bets(d, policy.worse, policy.better)
 
     def _last_pair(self, log: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-        """Return the newest scrape on the scale of the change; a zero counts as half the smallest positive value so far."""
+        """Return the newest scrape on the scale of the change; a zero counts as half the smallest positive
+        value so far.
+        """
         x, y = self._x[:, -1], self._y[:, -1]
         with np.errstate(invalid="ignore"):
             easy = np.isfinite(x) & np.isfinite(y) & (~log | ((x > 0) & (y > 0)))
         if easy.all():
             if log.all():
                 return np.log(x), np.log(y)
-            return np.where(log, np.log(np.where(log, x, 1.0)), x), np.where(log, np.log(np.where(log, y, 1.0)), y)
+            return np.where(log, np.log(np.where(log, x, 1.0)), x), np.where(
+                log, np.log(np.where(log, y, 1.0)), y
+            )
         gx, gy = self._pairs()
         return gx[:, -1], gy[:, -1]
 
@@ -366,7 +397,9 @@ class Stream:
         return t >= FIRST_LOOK and (t <= 120 or t % max(1, t // 60) == 0 or t == self.horizon)
 
     def _student(self, rows: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
-        """Normal scores (equal tails) of the mean so far and of its mirror, by the standard errors of the window itself."""
+        """Normal scores (equal tails) of the mean so far and of its mirror, by the standard errors of the
+        window itself.
+        """
         S = len(self.specs)
         gx, gy = self._pairs()
         estimate, u = dependence.trimmed_influence((gy - gx)[rows])
@@ -382,7 +415,9 @@ class Stream:
             t = np.where(ok, estimate / np.where(ok, wide, 1.0), 0.0)
             f = np.where(ok, df, 1.0)
             up = np.minimum(up, np.where(ok, -special.ndtri(np.clip(tail_p(t, f), 1e-300, 1.0 - 1e-16)), 0.0))
-            down = np.minimum(down, np.where(ok, -special.ndtri(np.clip(tail_p(-t, f), 1e-300, 1.0 - 1e-16)), 0.0))
+            down = np.minimum(
+                down, np.where(ok, -special.ndtri(np.clip(tail_p(-t, f), 1e-300, 1.0 - 1e-16)), 0.0)
+            )
         full = [np.zeros(S) for _ in range(3)]
         for array, values in zip(full, (up, down, estimate), strict=True):
             array[rows] = np.nan_to_num(values)
@@ -418,7 +453,9 @@ class Stream:
             for name, sign in games:
                 run[name] = sequential.bet_step(run[name], sign * innovation, magnitudes, seen)
             magnitudes[:, t % sequential.RANK_WINDOW] = np.abs(innovation)
-            run[f"memory{suffix}"] = np.concatenate([memory, np.nan_to_num(value)[:, None]], axis=1)[:, -order:]
+            run[f"memory{suffix}"] = np.concatenate([memory, np.nan_to_num(value)[:, None]], axis=1)[
+                :, -order:
+            ]
         bound_up = sequential.log_mean_wealth(run["bet_up"])
         bound_down = sequential.log_mean_wealth(run["bet_down"])
         on = a["bets"] > 0
@@ -426,7 +463,9 @@ class Stream:
             mean = run["sum"] / np.maximum(run["count"], 1.0)
         for name, height, beyond in (("up", bound_up, mean > worse), ("down", bound_down, -mean > better)):
             run[name] = np.where(on, np.maximum(run[name], height), run[name])
-            run[f"fail_{name}"] = np.where(on & beyond, np.maximum(run[f"fail_{name}"], height), run[f"fail_{name}"])
+            run[f"fail_{name}"] = np.where(
+                on & beyond, np.maximum(run[f"fail_{name}"], height), run[f"fail_{name}"]
+            )
 
     def _layout(self) -> tuple[int, int, int, scan.Layout]:
         numbers = self._arrays["plan"].astype(np.int64)
@@ -447,20 +486,27 @@ class Stream:
         policy = policy_of(self.specs, a["margin"])
         g = to_scale((a["past"][:, -1440:], self._y), policy.log).parts[1]
         blocks = scan.block_means(g[:, : now * size], size)
-        change = scan.window_means(blocks, plan.first[ending], plan.last[ending]) - a["level"][:, None] - a["scan_centre"][:, ending]
+        change = (
+            scan.window_means(blocks, plan.first[ending], plan.last[ending])
+            - a["level"][:, None]
+            - a["scan_centre"][:, ending]
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             z = change / np.where(a["scan_scale"][:, ending] > 0, a["scan_scale"][:, ending], np.nan)
         z = np.nan_to_num(z)
         change = np.nan_to_num(change)
         better = np.where(policy.sign == 0, policy.better, policy.worse)
-        for name, heights, beyond in (("up", z, change > policy.worse[:, None]), ("down", -z, -change > better[:, None])):
+        for name, heights, beyond in (
+            ("up", z, change > policy.worse[:, None]),
+            ("down", -z, -change > better[:, None]),
+        ):
             run[name] = np.maximum(run[name], heights.max(axis=1))
             run[f"fail_{name}"] = np.maximum(run[f"fail_{name}"], np.where(beyond, heights, 0.0).max(axis=1))
 
     # What is answered.
 
     def _evidence(self, up: Floats, down: Floats) -> Floats:
-        """One-sided p-values of running maxima, by direction; Ville's inequality where they are log e-values."""
+        """P-values of running maxima in the direction asked; by Ville's inequality for log e-values."""
         a = self._arrays
         sign = policy_of(self.specs, a["margin"]).sign
         if self.design == "before_after":
@@ -487,7 +533,8 @@ class Stream:
     def result(self) -> Result:
         """Findings as of now, valid at whatever moment they are asked for.
 
-        FAIL is reached when the running evidence beyond the margin crosses its boundary, and stays. PASS is as of now.
+        FAIL is reached when the running evidence beyond the margin crosses its boundary, and stays. PASS is
+        as of now.
         """
         a, run = self._arrays, self._run
         policy = policy_of(self.specs, a["margin"])
@@ -496,24 +543,50 @@ class Stream:
         share = np.where(tested_tail, CENTRE_WEIGHT, 1.0)
         p_any = self._evidence(run["up"], run["down"])
         p_fail = self._evidence(run["fail_up"], run["fail_down"])
-        p_tail = np.where(tested_tail, sequential.reflection_p(run["tail"], a.get("df", np.full(len(self.specs), np.inf))), 1.0)
+        p_tail = np.where(
+            tested_tail,
+            sequential.reflection_p(run["tail"], a.get("df", np.full(len(self.specs), np.inf))),
+            1.0,
+        )
         centre_fail = p_fail <= policy.alpha * share
         tail_fail = tested_tail & (p_tail <= policy.alpha * TAIL_WEIGHT)
         fail = centre_fail | tail_fail
-        p = np.fmin(np.minimum(p_any / share, 1.0), np.where(tested_tail, np.minimum(p_tail / TAIL_WEIGHT, 1.0), 1.0))
+        p = np.fmin(
+            np.minimum(p_any / share, 1.0), np.where(tested_tail, np.minimum(p_tail / TAIL_WEIGHT, 1.0), 1.0)
+        )
         low, high, estimate, shown, n = self._interval(share)
         worse = np.where(policy.sign < 0, -estimate, estimate)
         blocked = np.array([r in ("tail_in_doubt", "bad_values", "canary_silent") for r in described.reason])
-        inside = np.where(policy.sign > 0, high < policy.worse, np.where(policy.sign < 0, low > -policy.worse, (high < policy.worse) & (low > -policy.better)))
+        inside = np.where(
+            policy.sign > 0,
+            high < policy.worse,
+            np.where(policy.sign < 0, low > -policy.worse, (high < policy.worse) & (low > -policy.better)),
+        )
         passed = shown & ~fail & inside & ~blocked & (n >= FIRST_LOOK)
-        verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(np.int8)
+        verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(
+            np.int8
+        )
         reason = [
-            "regression" if c else "tail_regression" if f else "within_margin" if o else was if was not in ("regression", "within_margin", "tail_regression") else "not_enough_evidence"
-            for c, f, o, was in zip(centre_fail.tolist(), tail_fail.tolist(), passed.tolist(), described.reason, strict=True)
+            "regression"
+            if c
+            else "tail_regression"
+            if f
+            else "within_margin"
+            if o
+            else was
+            if was not in ("regression", "within_margin", "tail_regression")
+            else "not_enough_evidence"
+            for c, f, o, was in zip(
+                centre_fail.tolist(), tail_fail.tolist(), passed.tolist(), described.reason, strict=True
+            )
         ]
         log_e = np.full(len(self.specs), np.nan)
         if self.design == "concurrent" and self.horizon is None:
-            log_e = np.where(policy.sign < 0, run["down"], np.where(policy.sign > 0, run["up"], np.maximum(run["up"], run["down"]) - np.log(2.0)))
+            log_e = np.where(
+                policy.sign < 0,
+                run["down"],
+                np.where(policy.sign > 0, run["up"], np.maximum(run["up"], run["down"]) - np.log(2.0)),
+            )
         known = np.isfinite(estimate)
         out = replace(
             described,
@@ -546,16 +619,20 @@ class Stream:
         return changepoint.onset(d, level)
 
     def _described(self) -> Result:
-        """Levels, tail, presence and quality of what came so far, by the fixed comparison; its verdict is not used."""
+        """Levels, tail, presence and quality of what came so far; the verdict in it is not used."""
         if self.design == "concurrent":
             n = self.scrapes
             past = self._arrays["past"]
             usable = past[..., :n] if past.shape[3] >= n else past[:, :0, :, :0]
-            return compare(self._x, self._y, spec=self.specs, history=usable if n else None, step_seconds=self.step)
+            return compare(
+                self._x, self._y, spec=self.specs, history=usable if n else None, step_seconds=self.step
+            )
         return before_after(self._arrays["past"], self._y, spec=self.specs, step_seconds=self.step)
 
     def _interval(self, share: Floats) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], Floats]:
-        """Repeated confidence bounds (Jennison and Turnbull 1989) on the scale of the change, valid at every look."""
+        """Repeated confidence bounds (Jennison and Turnbull 1989) on the scale of the change, valid at every
+        look.
+        """
         a, run = self._arrays, self._run
         policy = policy_of(self.specs, a["margin"])
         S = len(self.specs)
@@ -595,7 +672,10 @@ class Stream:
             pass_down = sequential.log_mean_wealth(run["bet_pass_down"]) >= np.log(1.0 / policy.alpha_pass)
             # The bets say yes or no at the margin; the shown interval is that answer and the estimate.
             to_margin = np.where(
-                betting & np.where(policy.sign < 0, pass_down, np.where(policy.sign > 0, pass_up, pass_up & pass_down)),
+                betting
+                & np.where(
+                    policy.sign < 0, pass_down, np.where(policy.sign > 0, pass_up, pass_up & pass_down)
+                ),
                 np.maximum(np.minimum(policy.worse, policy.better) - np.abs(estimate), 0.0) * 0.999,
                 np.where(betting, np.inf, to_margin),
             )
@@ -610,7 +690,9 @@ class Stream:
         low, high = np.where(np.isfinite(low), low, np.nan), np.where(np.isfinite(high), high, np.nan)
         return low, high, estimate, shown, n
 
-    def _scan_interval(self, policy: Any, fail_level: Floats) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], Floats]:
+    def _scan_interval(
+        self, policy: Any, fail_level: Floats
+    ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], Floats]:
         a = self._arrays
         S = len(self.specs)
         size, blocks, _, plan = self._layout()
@@ -623,7 +705,11 @@ class Stream:
         j = int(start[-1])
         g = to_scale((a["past"][:, -1440:], self._y), policy.log).parts[1]
         values = scan.block_means(g[:, : now * size], size)
-        estimate = scan.window_means(values, np.array([0]), np.array([now]))[:, 0] - a["level"] - a["scan_centre"][:, j]
+        estimate = (
+            scan.window_means(values, np.array([0]), np.array([now]))[:, 0]
+            - a["level"]
+            - a["scan_centre"][:, j]
+        )
         df = np.maximum(a["scan_independent"] - 1.0, 1.0)
         ok = (a["scan_independent"] >= 7) & (a["scan_scale"][:, j] > 0)
         unit = np.where(ok, a["scan_scale"][:, j] * np.sqrt(blocks / max(int(plan.last[j]), 1)), np.nan)
@@ -640,7 +726,10 @@ class Stream:
         past = np.isfinite(self._arrays["sd"]).tolist()
         bets = (self._arrays["bets"] > 0).tolist()
         plain = "paired-group-sequential.v1" if self.horizon is not None else "paired-mixture.v1"
-        return ["paired-placebo-sequential.v1" if p else "signed-rank-betting.v1" if b else plain for p, b in zip(past, bets, strict=True)]
+        return [
+            "paired-placebo-sequential.v1" if p else "signed-rank-betting.v1" if b else plain
+            for p, b in zip(past, bets, strict=True)
+        ]
 
     def judge(self) -> Judgement:
         """Return the gate's verdict as of now; a FAIL stays, since its evidence only grows."""
@@ -685,7 +774,12 @@ class Stream:
             raise ValueError(f"state: version {config.get('version')} is not {STATE_VERSION}")
         self.specs = tuple(MetricSpec(**s) for s in config["specs"])
         self.derived = tuple(tuple(d) for d in config["derived"])
-        self.design, self.horizon, self.step, self.q = config["design"], config["horizon"], config["step"], config["q"]
+        self.design, self.horizon, self.step, self.q = (
+            config["design"],
+            config["horizon"],
+            config["step"],
+            config["q"],
+        )
         self._x, self._y = arrays.pop("x"), arrays.pop("y")
         self._arrays = {k[2:]: v for k, v in arrays.items() if k.startswith("a.")}
         self._run = {k[2:]: v for k, v in arrays.items() if k.startswith("r.")}

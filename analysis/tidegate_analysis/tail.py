@@ -21,7 +21,9 @@ MIN_WINDOWS = 14
 
 
 def tail_mean(x: Floats) -> Floats:
-    """Mean of the largest 5 % of each row, at least two values; NaN below 5 points. ``x``: (..., points), NaN = missing."""
+    """Mean of the largest 5 % of each row, at least two values; NaN below 5 points. ``x``: (..., points), NaN
+    = missing.
+    """
     s = np.sort(x, axis=-1)
     width = x.shape[-1]
     n = (~np.isnan(s)).sum(axis=-1)[..., None]
@@ -29,11 +31,15 @@ def tail_mean(x: Floats) -> Floats:
     j = np.arange(width)
     top = (j >= n - m) & (j < n) & (n >= 5)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(top, s, 0.0).sum(axis=-1) / np.where(top.any(axis=-1), top.sum(axis=-1), np.nan))
+        return np.asarray(
+            np.where(top, s, 0.0).sum(axis=-1) / np.where(top.any(axis=-1), top.sum(axis=-1), np.nan)
+        )
 
 
 class Tail(NamedTuple):
-    """Tail tests of many series: one-sided p-value (NaN = not tested) and the change of the tail on its scale."""
+    """Tail tests of many series: one-sided p-value (NaN = not tested) and the change of the tail on its
+    scale.
+    """
 
     p_value: Floats
     change: Floats
@@ -42,10 +48,10 @@ class Tail(NamedTuple):
 def tail_contrast(x: Floats, y: Floats, sign: Floats, past_x: Floats, past_y: Floats) -> Tail:
     """Ask whether the worse tail of the canary lies further out than the baseline's.
 
-    With at least 14 past windows: the mean of the worst 5 % of points, canary minus baseline, over the spread of the same
-    number at the windows. Without: the share of points beyond the pooled 90 % quantile, paired by scrape, with the
-    standard errors of :func:`~tidegate_analysis.kernels.dependence.standard_errors`; bounded values, so heavy tails do
-    it no harm, but a handful of far points is no evidence to it.
+    With at least 14 past windows: the mean of the worst 5 % of points, canary minus baseline, over the spread
+    of the same number at the windows. Without: the share of points beyond the pooled 90 % quantile, paired by
+    scrape, with the standard errors of :func:`~tidegate_analysis.kernels.dependence.standard_errors`; bounded
+    values, so heavy tails do it no harm, but a handful of far points is no evidence to it.
 
     Parameters
     ----------
@@ -78,7 +84,9 @@ def _exceedance_p(a: Floats, b: Floats) -> Floats:
     pooled = np.sort(np.concatenate([a, b], axis=1), axis=1)
     n = (~np.isnan(pooled)).sum(axis=1)
     rows = np.arange(len(a))
-    cut = pooled[rows, np.clip((np.ceil((1.0 - EXCEED_SHARE) * n) - 1).astype(np.int64), 0, pooled.shape[1] - 1)]
+    cut = pooled[
+        rows, np.clip((np.ceil((1.0 - EXCEED_SHARE) * n) - 1).astype(np.int64), 0, pooled.shape[1] - 1)
+    ]
     with np.errstate(invalid="ignore"):
         over = (b > cut[:, None]).astype(np.float64) - (a > cut[:, None]).astype(np.float64)
     over[np.isnan(a) | np.isnan(b)] = np.nan
@@ -88,12 +96,17 @@ def _exceedance_p(a: Floats, b: Floats) -> Floats:
     se1, df1, se2, df2 = dependence.standard_errors(over)
     ok = (pairs >= 40) & (se1 > 0) & (se2 > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        p = np.fmax(tail_p(np.where(ok, mean / se1, 0.0), np.where(ok, df1, 1.0)), tail_p(np.where(ok, mean / se2, 0.0), np.where(ok, df2, 1.0)))
+        p = np.fmax(
+            tail_p(np.where(ok, mean / se1, 0.0), np.where(ok, df1, 1.0)),
+            tail_p(np.where(ok, mean / se2, 0.0), np.where(ok, df2, 1.0)),
+        )
     return np.where(ok, p, np.nan)
 
 
 class Presence(NamedTuple):
-    """Which arm spoke: scrapes only the baseline answered, only the canary answered, and whether the canary fell silent."""
+    """Which arm spoke: scrapes only the baseline answered, only the canary answered, and whether the canary
+    fell silent.
+    """
 
     only_baseline: Ints
     only_canary: Ints
@@ -104,10 +117,10 @@ class Presence(NamedTuple):
 def presence(x: Floats, y: Floats) -> Presence:
     """Ask whether the canary is silent while the baseline speaks.
 
-    One-sided exact test of McNemar (1947) on the scrapes that only one arm answered, their number divided by the
-    variance inflation of an AR(1), since silence comes in runs. A canary is called silent when that is below 0.01 and at
-    least 3 scrapes are concerned, when its last 3 answers are missing while the baseline's are there, or when it never
-    spoke at all.
+    One-sided exact test of McNemar (1947) on the scrapes that only one arm answered, their number divided by
+    the variance inflation of an AR(1), since silence comes in runs. A canary is called silent when that is
+    below 0.01 and at least 3 scrapes are concerned, when its last 3 answers are missing while the baseline's
+    are there, or when it never spoke at all.
 
     Parameters
     ----------

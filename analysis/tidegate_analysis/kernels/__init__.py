@@ -1,1 +1,1 @@
-"""Array mathematics without policy: every function works on the last axis of whole (series, points) arrays."""
+"""Array mathematics without policy: functions on the last axis of whole (series, points) arrays."""

@@ -26,10 +26,10 @@ def winsorise(x: Floats, share: float = 0.1) -> Floats:
 def onset(d: Floats, level: Floats, *, share: float = 0.9) -> tuple[Ints, Ints, Ints]:
     """First point of a lasting shift away from a known level, with its confidence set.
 
-    For each k the points from k on are given their own mean and those before k the known ``level``; the gain in fit is
-    ``(sum_{t>=k} (d_t - level))^2 / (n - k)``, the known-level form of the weighted CUSUM, over values winsorised so
-    that one spike does not place it. The set holds every k whose gain is within ``2 cut`` residual variances (inflated
-    for autocorrelation) of the best.
+    For each k the points from k on are given their own mean and those before k the known ``level``; the gain
+    in fit is ``(sum_{t>=k} (d_t - level))^2 / (n - k)``, the known-level form of the weighted CUSUM, over
+    values winsorised so that one spike does not place it. The set holds every k whose gain is within ``2
+    cut`` residual variances (inflated for autocorrelation) of the best.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """Means under autocorrelation: trimmed means, their influence series, long-run variances.
 
-Missing points are closed up (the observed points move left, in order) before a row is looked at; the formulas then see
-a row of n points. The loop in :func:`ewc_lrv` is over the distinct lengths that occur, not over series.
+Missing points are closed up (the observed points move left, in order) before a row is looked at; the formulas
+then see a row of n points. The loop in :func:`ewc_lrv` is over the distinct lengths that occur, not over
+series.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def close_up(x: Floats) -> tuple[Floats, Ints]:
 def trimmed_mean(x: Floats, trim: float = TRIM) -> Floats:
     """Mean of the values between the ``trim`` and ``1 - trim`` quantiles of each row; NaN for an empty row.
 
-    ``x`` has the shape (..., points), NaN = missing; ``floor(trim * n)`` points are cut at each end (Tukey 1962).
+    ``x`` has the shape (..., points), NaN = missing; ``floor(trim * n)`` points are cut at each end (Tukey
+    1962).
     """
     s = np.sort(x, axis=-1)  # NaN last
     width = x.shape[-1]
@@ -108,8 +110,8 @@ def ewc_degrees(n: int) -> int:
 def ewc_lrv(u: Floats) -> tuple[Floats, Floats]:
     """Long-run variance by equal-weighted cosines, and its degrees of freedom.
 
-    ``Lambda_j = sqrt(2/n) sum_t u_t cos(pi j (t - 1/2) / n)``, ``LRV = mean_j Lambda_j^2`` with ``nu`` degrees of freedom
-    (Lazarus, Lewis, Stock and Watson 2018). Rows shorter than 4 points get NaN.
+    ``Lambda_j = sqrt(2/n) sum_t u_t cos(pi j (t - 1/2) / n)``, ``LRV = mean_j Lambda_j^2`` with ``nu``
+    degrees of freedom (Lazarus, Lewis, Stock and Watson 2018). Rows shorter than 4 points get NaN.
 
     Parameters
     ----------
@@ -167,10 +169,11 @@ def ar1_vif(u: Floats) -> tuple[Floats, Floats]:
 
 
 def standard_errors(u: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Two standard errors of each row's mean that respect autocorrelation: ``(se, df)`` by cosines and by AR(1).
+    """Standard errors of each row's mean that respect autocorrelation, by cosines and by AR(1).
 
-    The first sees any smooth spectrum and has few degrees of freedom; the second sees strong short memory. A test that
-    asks both (the wider interval counts) keeps its size up to an autocorrelation of 0.6 without any history.
+    The first sees any smooth spectrum and has few degrees of freedom; the second sees strong short memory. A
+    test that asks both (the wider interval counts) keeps its size up to an autocorrelation of 0.6 without any
+    history.
 
     Returns
     -------

@@ -23,9 +23,9 @@ def _restore(values: Floats, order: NDArray[np.intp], p: Floats) -> Floats:
 
 
 def benjamini_hochberg(p: Floats) -> Floats:
-    """Adjusted p-values that bound the false-discovery rate: ``min_{j>=i} m p_(j) / j`` (Benjamini and Hochberg 1995, eq. 1).
+    """Adjusted p-values that bound the false-discovery rate: ``min_{j>=i} m p_(j) / j``.
 
-    ``p`` has the shape (..., tests). When no hypothesis is false, the family-wise error is bounded too.
+    Benjamini and Hochberg (1995), eq. 1. ``p`` has the shape (..., tests). When no hypothesis is false, the family-wise error is bounded too.
     """
     s, order, m = _ordered(p)
     j = np.arange(1, p.shape[-1] + 1)
@@ -44,7 +44,7 @@ def holm(p: Floats) -> Floats:
 
 
 def simes(p: Floats) -> Floats:
-    """One p-value for "nothing is wrong in this group": ``min_i m p_(i) / i`` (Simes 1986). NaN for an empty group."""
+    """One p-value for a whole group: ``min_i m p_(i) / i`` (Simes 1986). NaN for an empty one."""
     if p.shape[-1] == 0:
         return np.full(p.shape[:-1], np.nan)
     s, _, m = _ordered(p)
@@ -54,7 +54,7 @@ def simes(p: Floats) -> Floats:
 
 
 def grouped(p: Floats, group: NDArray[np.int64], q: float) -> tuple[Floats, Floats, Bools]:
-    """Two-level control: Simes within groups, Benjamini-Hochberg over groups, Benjamini-Hochberg inside the selected ones.
+    """Two-level control: Simes within groups, Benjamini-Hochberg over groups and inside the selected ones.
 
     Inside a selected group the level is ``q * selected / groups`` (Benjamini and Bogomolov 2014), so that the
     false-discovery rate averaged over the selected groups stays below q.
@@ -94,9 +94,9 @@ def grouped(p: Floats, group: NDArray[np.int64], q: float) -> tuple[Floats, Floa
 
 
 def e_benjamini_hochberg(log_e: Floats, q: float) -> Bools:
-    """Reject with e-values at one common time: the largest k with ``k e_(k) / m >= 1/q`` (Wang and Ramdas 2022).
+    """Reject with e-values at one common time: the largest k with ``k e_(k) / m >= 1/q``.
 
-    Holds under any dependence. ``log_e`` has the shape (..., tests), NaN = not asked.
+    Wang and Ramdas (2022). Holds under any dependence. ``log_e`` has the shape (..., tests), NaN = not asked.
     """
     asked = ~np.isnan(log_e)
     m = asked.sum(axis=-1, keepdims=True)

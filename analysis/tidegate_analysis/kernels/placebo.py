@@ -1,7 +1,7 @@
 """Placebo windows: how large is this statistic when nothing happened?
 
-The statistic of interest is computed in the same way over K past windows; their spread is its standard error. Whatever
-the dependence within a window is, it is in there: that is what one-window corrections cannot know.
+The statistic of interest is computed in the same way over K past windows; their spread is its standard error.
+Whatever the dependence within a window is, it is in there: that is what one-window corrections cannot know.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ MAD_TO_SD = 1.482602218505602
 def centre_and_scale(past: Floats, *, centred: bool = True) -> tuple[Floats, Floats, Floats]:
     """Centre, scale and number of the past values of a statistic, a few past incidents notwithstanding.
 
-    The centre is the mean, and the scale the root mean square about it, of the values clipped at 3.5 robust standard
-    deviations from their median (a one-step Huber estimate, Huber 1964), so that an incident among the windows costs
-    power and not size.
+    The centre is the mean, and the scale the root mean square about it, of the values clipped at 3.5 robust
+    standard deviations from their median (a one-step Huber estimate, Huber 1964), so that an incident among
+    the windows costs power and not size.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def centre_and_scale(past: Floats, *, centred: bool = True) -> tuple[Floats, Flo
 
 
 def median_of_sorted(ordered: Floats, n: Floats) -> Floats:
-    """Median of rows sorted with their NaN last, given the number of observed values; NaN for an empty row."""
+    """Median of rows sorted with NaN last, given their numbers of observed values; NaN for an empty row."""
     rows = np.arange(len(ordered))
     size = n.astype(np.int64)
     last = ordered.shape[1] - 1
@@ -67,6 +67,6 @@ def median_of_sorted(ordered: Floats, n: Floats) -> Floats:
 
 
 def exceeding(statistic: Floats, past: Floats) -> NDArray[np.int64]:
-    """How many past windows show a value at least as far up as ``statistic`` (shape (series,)); NaN never does."""
+    """How many past windows show a value of at least ``statistic`` (shape (series,)); NaN never does."""
     with np.errstate(invalid="ignore"):
         return np.asarray((past >= statistic[:, None]).sum(axis=1), dtype=np.int64)

@@ -1,10 +1,10 @@
 """Looking at every scrape without paying for it with false alarms.
 
-Two kinds of promises. With a horizon fixed beforehand: the standardised sum of a watch behaves as a Brownian motion on
-[0, 1], and ``P(max_t B(t) >= b) = 2 P(B(1) >= b)`` by the reflection principle, which is the O'Brien-Fleming boundary
-(O'Brien and Fleming 1979) looked at continuously, and an upper bound for any number of looks. When the standard error has
-k degrees of freedom, averaging over it gives the same with Student's t: ``2 P(t_k >= b)``. Without a horizon: betting
-and mixtures, valid for ever by Ville's inequality.
+Two kinds of promises. With a horizon fixed beforehand: the standardised sum of a watch behaves as a Brownian
+motion on [0, 1], and ``P(max_t B(t) >= b) = 2 P(B(1) >= b)`` by the reflection principle, which is the
+O'Brien-Fleming boundary (O'Brien and Fleming 1979) looked at continuously, and an upper bound for any number
+of looks. When the standard error has k degrees of freedom, averaging over it gives the same with Student's t:
+``2 P(t_k >= b)``. Without a horizon: betting and mixtures, valid for ever by Ville's inequality.
 """
 
 from __future__ import annotations
@@ -19,35 +19,44 @@ RANK_WINDOW = 240
 
 
 def reflection_p(largest: Floats, df: Floats) -> Floats:
-    """P-value of a running maximum: ``2 P(t_df >= largest)``, 1 where it is not positive; ``df`` may be inf."""
-    one_sided = np.where(np.isfinite(df), special.stdtr(np.where(np.isfinite(df), df, 1.0), -largest), special.ndtr(-largest))
+    """P-value of a running maximum: ``2 P(t_df >= largest)``, 1 where that is not positive; inf = normal."""
+    one_sided = np.where(
+        np.isfinite(df), special.stdtr(np.where(np.isfinite(df), df, 1.0), -largest), special.ndtr(-largest)
+    )
     return np.asarray(np.where(largest > 0, np.minimum(2.0 * one_sided, 1.0), 1.0))
 
 
 def boundary(alpha: Floats, df: Floats) -> Floats:
-    """Height that a watch reaches with probability ``alpha``: the upper ``alpha / 2`` quantile of t with ``df``."""
+    """Height that a watch reaches with probability ``alpha``: the upper ``alpha / 2`` quantile of t."""
     finite = np.isfinite(df)
-    return np.asarray(np.where(finite, -special.stdtrit(np.where(finite, df, 1.0), alpha / 2.0), -special.ndtri(alpha / 2.0)))
+    return np.asarray(
+        np.where(
+            finite, -special.stdtrit(np.where(finite, df, 1.0), alpha / 2.0), -special.ndtri(alpha / 2.0)
+        )
+    )
 
 
 def normal_mixture_log_e(z: Floats, n: Floats, tuned_for: float) -> Floats:
     """One-sided normal mixture as an e-value in terms of a z statistic over n points.
 
-    ``log M = log(4 r / (v + r)) / 2 + S^2 / (2 (v + r)) + log Phi(S / sqrt(v + r))`` with ``S = z sqrt(n)``, ``v = n``
-    (Howard, Ramdas, McAuliffe and Sekhon 2021, one-sided normal mixture); ``tuned_for`` is the n at which it is tightest
-    at an error rate of 0.02.
+    ``log M = log(4 r / (v + r)) / 2 + S^2 / (2 (v + r)) + log Phi(S / sqrt(v + r))`` with ``S = z sqrt(n)``,
+    ``v = n`` (Howard, Ramdas, McAuliffe and Sekhon 2021, one-sided normal mixture); ``tuned_for`` is the n at
+    which it is tightest at an error rate of 0.02.
     """
     gain = np.log(1.0 / (2 * 0.02))
     r = tuned_for / (2.0 * gain + np.log(1.0 + 2.0 * gain))
     s = z * np.sqrt(n)
-    return np.asarray(0.5 * np.log(4.0 * r / (n + r)) + s * s / (2.0 * (n + r)) + special.log_ndtr(s / np.sqrt(n + r)))
+    return np.asarray(
+        0.5 * np.log(4.0 * r / (n + r)) + s * s / (2.0 * (n + r)) + special.log_ndtr(s / np.sqrt(n + r))
+    )
 
 
 def yule_walker(past: Floats, order: int, ridge: float = 1e-3) -> Floats:
-    """Autoregressive coefficients of each row by Yule-Walker, winsorised at 1 and 99 %. Shapes (series, points), (series, order).
+    """Autoregressive coefficients of each row by Yule-Walker, winsorised at 1 and 99 %. Shapes (series,
+    points), (series, order).
 
-    Sample autocovariances about the row's mean (Brockwell and Davis 1991, sec. 8.1), a small ridge on the diagonal.
-    Missing points count as the mean.
+    Sample autocovariances about the row's mean (Brockwell and Davis 1991, sec. 8.1), a small ridge on the
+    diagonal. Missing points count as the mean.
     """
     low, high = np.nanquantile(past, [0.01, 0.99], axis=1)
     x = np.clip(past, low[:, None], high[:, None])
@@ -66,9 +75,10 @@ def yule_walker(past: Floats, order: int, ridge: float = 1e-3) -> Floats:
 def bet_step(log_wealth: Floats, e: Floats, magnitudes: Floats, seen: Floats) -> Floats:
     """One scrape of signed-rank betting: returns the new log wealth of each bet.
 
-    ``g_t`` is the rank of ``|e_t|`` among the magnitudes seen before it, in (0, 1); ``h_t = sign(e_t) g_t`` has mean 0
-    given the past when baseline and canary are exchangeable, so each ``prod(1 + lambda h_t)`` is a fair game, and so is
-    their mean (Shekhar and Ramdas 2023; sequential ranks: Reynolds 1975). A missing point is no bet.
+    ``g_t`` is the rank of ``|e_t|`` among the magnitudes seen before it, in (0, 1); ``h_t = sign(e_t) g_t``
+    has mean 0 given the past when baseline and canary are exchangeable, so each ``prod(1 + lambda h_t)`` is a
+    fair game, and so is their mean (Shekhar and Ramdas 2023; sequential ranks: Reynolds 1975). A missing
+    point is no bet.
 
     Parameters
     ----------
@@ -91,4 +101,4 @@ def bet_step(log_wealth: Floats, e: Floats, magnitudes: Floats, seen: Floats) ->
 def log_mean_wealth(log_wealth: Floats) -> Floats:
     """Log e-value of equal shares in every bet. Shape (series,)."""
     top = log_wealth.max(axis=1, keepdims=True)
-    return np.asarray((top[:, 0] + np.log(np.exp(log_wealth - top).mean(axis=1))))
+    return np.asarray(top[:, 0] + np.log(np.exp(log_wealth - top).mean(axis=1)))
