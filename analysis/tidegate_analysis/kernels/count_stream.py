@@ -1,13 +1,15 @@
 """Counts and event ratios looked at after every scrape: e-values that hold at any moment.
 
-The conditional likelihood of the split of events (:mod:`tidegate_analysis.kernels.counts`) is kept on a grid of log
-rate ratios and mixed (Lindon & Malek 2022): ``l(d) += c d - n log(1 + rho (e**d - 1))`` for c canary events of n at a
-canary share of rho. A margin that is a difference of ratios costs one more sum, ``A(d) += w (e**d - 1) /
-(1 + rho (e**d - 1))`` with ``w = r_b r_c / (r_b + r_c)``: for every d, ``exp(l(d) - m A(d))`` has mean at most 1
-whenever the difference is at most m (d above 0) or at least m (d below 0), whatever the level of either arm does.
+The conditional likelihood of the split of events (:mod:`tidegate_analysis.kernels.counts`) is kept on a grid
+of log rate ratios and mixed (Lindon & Malek 2022): ``l(d) += c d - n log(1 + rho (e**d - 1))`` for c canary
+events of n at a canary share of rho. A margin that is a difference of ratios costs one more sum, ``A(d) += w
+(e**d - 1) / (1 + rho (e**d - 1))`` with ``w = r_b r_c / (r_b + r_c)``: for every d, ``exp(l(d) - m A(d))``
+has mean at most 1 whenever the difference is at most m (d above 0) or at least m (d below 0), whatever the
+level of either arm does.
 
-With a history both are divided by the dispersion seen there. Without one a claim must hold for independent events
-and, besides, either for large clumps or in bets on whole stretches of time. See docs/methods/counts.md.
+With a history both are divided by the dispersion seen there. Without one a claim must hold for independent
+events and, besides, either for large clumps or in bets on whole stretches of time. See
+docs/methods/counts.md.
 """
 
 from __future__ import annotations
@@ -37,9 +39,9 @@ CHUNK = 2_000_000
 class CountDesign(NamedTuple):
     """What a stream of counts is judged against; arrays over series.
 
-    ``sign``: 1 where a rise is worse, -1 where a fall is, 0 where both are. ``margin_up``, ``margin_down``: margins
-    on the working scale (log rate ratio, or with ``absolute`` difference of ratios), both above 0. ``mirrored``:
-    whether failures are counted in place of successes.
+    ``sign``: 1 where a rise is worse, -1 where a fall is, 0 where both are. ``margin_up``, ``margin_down``:
+    margins on the working scale (log rate ratio, or with ``absolute`` difference of ratios), both above 0.
+    ``mirrored``: whether failures are counted in place of successes.
     """
 
     sign: Array
@@ -52,13 +54,13 @@ class CountDesign(NamedTuple):
 class CountState(NamedTuple):
     """All that a stream of counts remembers; arrays over series first, sums only.
 
-    ``likelihood`` ``(S, G + 2)`` on the grid and at the two margins; ``burden`` ``(S, G)``, the sum A that goes with
-    a margin of differences; ``events`` ``(S, 2)`` canary and baseline; ``sums`` ``(S, 3)`` stratified events of
-    either arm and their weight; ``scrapes`` columns seen; ``stretch`` ``(S, 5)``, the same sums and their variances over the open stretch;
-    ``scale`` ``(S, 3)``, the largest difference of a stretch so far; ``wealth`` ``(S, 3, 2, L)``, logarithms, for
-    the nulls 0, margin up and margin down, bets on a rise and on a fall, and every stake; ``moments`` ``(S, 8)``,
-    sums over stretches from which the dispersion follows; ``missing`` and ``raised`` as in
-    :class:`~tidegate_analysis.kernels.counts.CountData`.
+    ``likelihood`` ``(S, G + 2)`` on the grid and at the two margins; ``burden`` ``(S, G)``, the sum A that
+    goes with a margin of differences; ``events`` ``(S, 2)`` canary and baseline; ``sums`` ``(S, 3)``
+    stratified events of either arm and their weight; ``scrapes`` columns seen; ``stretch`` ``(S, 5)``, the
+    same sums and their variances over the open stretch; ``scale`` ``(S, 3)``, the largest difference of a
+    stretch so far; ``wealth`` ``(S, 3, 2, L)``, logarithms, for the nulls 0, margin up and margin down, bets
+    on a rise and on a fall, and every stake; ``moments`` ``(S, 8)``, sums over stretches from which the
+    dispersion follows; ``missing`` and ``raised`` as in :class:`~tidegate_analysis.kernels.counts.CountData`.
     """
 
     likelihood: Array
@@ -75,9 +77,11 @@ class CountState(NamedTuple):
 
 
 class LogE(NamedTuple):
-    """Logarithms of e-values, ``(S,)`` each, against: no change either way (``differs``); the canary at most as high
-    (``above``), at least as high (``below``); higher by the margin at most (``beyond_up``) or at least
-    (``short_up``); lower by the margin at most (``beyond_down``) or at least (``short_down``).
+    """Logarithms of e-values, ``(S,)`` each.
+
+    Against: no change either way (``differs``); the canary at most as high (``above``), at least as high
+    (``below``); higher by the margin at most (``beyond_up``) or at least (``short_up``); lower by the margin
+    at most (``beyond_down``) or at least (``short_down``).
     """
 
     differs: Array
@@ -107,7 +111,9 @@ class CountEvidence(NamedTuple):
     dispersion: Array
 
 
-def count_design(margin: ArrayLike, *, sign: ArrayLike = 1, absolute: bool = False, n_series: int) -> CountDesign:
+def count_design(
+    margin: ArrayLike, *, sign: ArrayLike = 1, absolute: bool = False, n_series: int
+) -> CountDesign:
     """Return the design of a stream.
 
     Parameters
@@ -163,16 +169,20 @@ def update(
     Raises
     ------
     ValueError
-        As :func:`~tidegate_analysis.kernels.counts.check_counts`; also when the exposure is missing and the margin
-        is a difference of ratios.
+        As :func:`~tidegate_analysis.kernels.counts.check_counts`; also when the exposure is missing and the
+        margin is a difference of ratios.
     """
     if design.absolute and baseline_exposure is None:
-        raise ValueError("baseline_exposure: is missing; a difference of event ratios needs the totals of both arms")
+        raise ValueError(
+            "baseline_exposure: is missing; a difference of event ratios needs the totals of both arms"
+        )
     given = counts.check_counts(
         baseline_events, canary_events, baseline_exposure, canary_exposure, bounded=design.absolute
     )
     if given.canary.shape[0] != len(design.sign):
-        raise ValueError(f"baseline_events: has {given.canary.shape[0]} series, the stream has {len(design.sign)}")
+        raise ValueError(
+            f"baseline_events: has {given.canary.shape[0]} series, the stream has {len(design.sign)}"
+        )
     data = counts.failures(given, design.mirrored) if design.absolute else given
     columns = data.canary.shape[1]
     if columns == 0:
@@ -200,7 +210,9 @@ def _run(total: Array, more: Array) -> Array:
     return np.asarray(np.cumsum(np.concatenate([total[..., None], more], axis=-1), axis=-1)[..., -1])
 
 
-def _likelihood(design: CountDesign, state: CountState, data: CountData, rho: Array, w: Array) -> tuple[Array, Array]:
+def _likelihood(
+    design: CountDesign, state: CountState, data: CountData, rho: Array, w: Array
+) -> tuple[Array, Array]:
     size, columns = data.canary.shape
     likelihood, burden = np.empty_like(state.likelihood), np.empty_like(state.burden)
     per = max(1, CHUNK // (columns * state.likelihood.shape[1]))
@@ -244,7 +256,16 @@ def _stretches(
     if full == 0:
         return sums[:, :, 0], state.scale, state.wealth, moments
     r, f, weight = sums[:, 0, :full], sums[:, 1, :full], sums[:, 2, :full]
-    squares = (r * r, r * f, f * f, sums[:, 3, :full], sums[:, 4, :full], r, f, ((r + f) > 0).astype(np.float64))
+    squares = (
+        r * r,
+        r * f,
+        f * f,
+        sums[:, 3, :full],
+        sums[:, 4, :full],
+        r,
+        f,
+        ((r + f) > 0).astype(np.float64),
+    )
     for k, term in enumerate(squares):
         moments[:, k] = _run(state.moments[:, k], term)
     if design.absolute:
@@ -253,7 +274,9 @@ def _stretches(
     else:
         up, down = np.exp(design.margin_up)[:, None], np.exp(-design.margin_down)[:, None]
         gaps = np.stack([r - f, r - up * f, r - down * f], axis=1)
-    reach = np.maximum.accumulate(np.concatenate([state.scale[..., None], np.abs(gaps)], axis=-1), axis=-1)[..., 1:]
+    reach = np.maximum.accumulate(np.concatenate([state.scale[..., None], np.abs(gaps)], axis=-1), axis=-1)[
+        ..., 1:
+    ]
     bet = np.divide(gaps, reach, out=np.zeros_like(gaps), where=reach > 0)
     signed = np.stack([bet, -bet], axis=2)
     wealth = _run(state.wealth, np.log1p(STAKES[:, None] * signed[:, :, :, None, :]))
