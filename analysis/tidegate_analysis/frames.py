@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate_analysis.batch import ARMS, PHASES, Block, BlockError
+from tidegate_analysis.batch import ARMS, PHASES, Arm, Block, BlockError
 from tidegate_analysis.spec import MetricSpec
 
 if TYPE_CHECKING:
@@ -40,12 +40,30 @@ def epoch_seconds(column: pd.Series) -> Floats:
             )
         except (ValueError, TypeError) as error:
             raise BlockError("timestamp", f"cannot be read as times: {error}") from None
-        seconds = (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-        seconds = seconds.to_numpy(dtype=np.float64)
+        since = (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+        seconds = since.to_numpy(dtype=np.float64)
     if not bool(np.isfinite(seconds).all()):
         row = int(np.flatnonzero(~np.isfinite(seconds))[0])
         raise BlockError("timestamp", f"row {row} has no time")
     return seconds
+
+
+def numbers(name: str, column: pd.Series) -> Floats:
+    """Return a column as floats; empty cells and "nan" are NaN.
+
+    Raises
+    ------
+    BlockError
+        When a cell holds something else.
+    """
+    import pandas as pd
+
+    out = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    text = np.isnan(out) & column.notna().to_numpy() & (column.astype(str).str.lower() != "nan").to_numpy()
+    if text.any():
+        row = int(np.flatnonzero(text)[0])
+        raise BlockError(name, f"row {row} has {column.iloc[row]!r}, which is not a number")
+    return out
 
 
 def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: float | None) -> list[Block]:
@@ -75,20 +93,8 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
     wrong = sorted(set(arm.unique()) - set(ARMS))
     if wrong:
         raise BlockError("arm", f"{wrong[0]!r} is neither baseline nor canary")
-    value = pd.to_numeric(frame["value"], errors="coerce").to_numpy(dtype=np.float64)
-    text = (
-        frame["value"].notna().to_numpy()
-        & np.isnan(value)
-        & (frame["value"].astype(str).str.lower() != "nan").to_numpy()
-    )
-    if text.any():
-        row = int(np.flatnonzero(text)[0])
-        raise BlockError("value", f"row {row} has {frame['value'].iloc[row]!r}, which is not a number")
-    total = (
-        pd.to_numeric(frame["total"], errors="coerce").to_numpy(dtype=np.float64)
-        if "total" in frame.columns
-        else None
-    )
+    value = numbers("value", frame["value"])
+    total = numbers("total", frame["total"]) if "total" in frame.columns else None
     seconds = epoch_seconds(frame["timestamp"])
     if "phase" in frame.columns:
         phase = frame["phase"].fillna("post").astype(str).str.strip().str.lower()
@@ -103,26 +109,26 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
         if "instance" in frame.columns
         else pd.Series([""] * len(frame), index=frame.index)
     )
-    step = common_step(seconds)
+    key = pd.DataFrame({"arm": arm.to_numpy(), "pre": is_pre, "instance": instance.to_numpy()})
+    # Scrapes of two arms rarely fall together: the step is the distance within one series, not between them.
+    series = key.assign(metric=metric.to_numpy()).groupby(["arm", "instance", "metric"]).ngroup().to_numpy()
+    step = common_step(seconds, series)
     origin = float(seconds.min())
     column = np.floor((seconds - origin) / step + 0.5).astype(np.int64)
     row_of = metric.map(names).to_numpy(dtype=np.int64)
-    key = pd.DataFrame({"arm": arm.to_numpy(), "pre": is_pre, "instance": instance.to_numpy()})
+    number = key.groupby(["arm", "pre", "instance"], sort=True).ngroup().to_numpy()
     blocks = []
-    for (one_arm, pre, one_instance), at in key.groupby(
-        ["arm", "pre", "instance"], sort=True
-    ).indices.items():  # type: ignore[misc]
+    for k in range(int(number.max()) + 1):
+        at = np.flatnonzero(number == k)
+        one_arm: Arm = "canary" if arm.iloc[at[0]] == "canary" else "baseline"
         low, high = int(column[at].min()), int(column[at].max()) + 1
         if (high - low) * len(specs) > MAX_POINTS_PER_TRACK:
             raise BlockError(
                 "timestamp", f"the points lie {high - low} scrapes of {step:g} s apart; check the times"
             )
-        first = np.zeros(len(at), dtype=bool)
-        place = row_of[at] * (high - low) + (column[at] - low)
-        first[np.unique(place, return_index=True)[1]] = True
         # Points at one place come as several blocks, so that the batch meets and counts the duplicates.
         remaining = at
-        places = place
+        places = row_of[at] * (high - low) + (column[at] - low)
         while len(remaining):
             _, index = np.unique(places, return_index=True)
             chosen = remaining[index]
@@ -135,12 +141,12 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
             blocks.append(
                 Block(
                     arm=one_arm,
-                    phase="pre" if pre else "post",
+                    phase="pre" if is_pre[at[0]] else "post",
                     start=origin + low * step,
                     step=step,
                     values=values,
                     metrics=tuple(s.name for s in specs),
-                    instance=one_instance,
+                    instance=str(instance.iloc[at[0]]),
                     exposure=exposure,
                 )
             )
@@ -150,13 +156,22 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
     return blocks
 
 
-def common_step(seconds: Floats) -> float:
-    """Most common distance between neighbouring times, in seconds; 60 for a single time.
+def common_step(seconds: Floats, series: NDArray[np.integer] | None = None) -> float:
+    """Typical distance between neighbouring times of one series, in seconds; 60 when none has two.
 
-    Distances are rounded to a thousandth of a second before they are counted, so that jitter does not split
-    them; the median of those within a tenth of the most common one is taken.
+    The median distance, refined to the median of those within a quarter of it, and rounded to half a second
+    where that is within a twentieth: jitter of the scrapes does not move it.
+
+    Parameters
+    ----------
+    seconds:
+        Shape (points,), in any order; equal times of a series count once.
+    series:
+        Shape (points,), which series each belongs to; default: all to one.
     """
-    gaps = np.diff(np.unique(seconds))
+    of = np.zeros(len(seconds), dtype=np.int64) if series is None else series
+    order = np.lexsort((seconds, of))
+    gaps = np.diff(seconds[order])[np.diff(of[order]) == 0]
     gaps = gaps[gaps > 1e-6]
     if not len(gaps):
         return 60.0

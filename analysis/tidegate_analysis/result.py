@@ -128,7 +128,7 @@ class Result:
     def take(self, rows: Ints | list[int]) -> Result:
         """Return the findings of some series, in the given order."""
         index = np.asarray(rows, dtype=np.int64)
-        changes = {}
+        changes: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             changes[field.name] = (

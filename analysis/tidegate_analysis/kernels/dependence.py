@@ -7,6 +7,7 @@ series.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -104,7 +105,7 @@ def _cosines(n: int, nu: int) -> Floats:
 
 def ewc_degrees(n: int) -> int:
     """Return the number of cosines for n points: ``round(0.4 n^(2/3))``, at least 2 (Lazarus et al. 2018)."""
-    return max(2, round(0.4 * n ** (2.0 / 3.0)))
+    return max(2, round(0.4 * math.pow(n, 2.0 / 3.0)))
 
 
 def ewc_lrv(u: Floats) -> tuple[Floats, Floats]:

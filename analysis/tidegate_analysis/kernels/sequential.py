@@ -95,7 +95,7 @@ def bet_step(log_wealth: Floats, e: Floats, magnitudes: Floats, seen: Floats) ->
         below = (magnitudes <= np.abs(e)[:, None]).sum(axis=1)
     g = (1.0 + below) / (seen + 2.0)
     h = np.where(np.isnan(e), 0.0, np.sign(e) * g)
-    return log_wealth + np.log1p(BETS * h[:, None])
+    return np.asarray(log_wealth + np.log1p(BETS * h[:, None]))
 
 
 def log_mean_wealth(log_wealth: Floats) -> Floats:
