@@ -16,7 +16,7 @@ from tidegate.v1.findings_pb2 import VERDICT_PASS
 from tidegate_server.cli import console
 from tidegate_server.cli.exits import CouldNotLookError
 from tidegate_server.cli.plain import plain
-from tidegate_server.cli.render import STYLES, decision_word, exit_code, findings_table, verdict_word
+from tidegate_server.cli.render import STYLES, decision_word, exit_code, findings_table, onset, verdict_word
 
 if TYPE_CHECKING:
     from tidegate_analysis.spec import Design
@@ -135,6 +135,8 @@ def show(response: AnalyzeResponse, to: Console) -> None:
     for finding in response.findings:
         if finding.verdict != VERDICT_PASS and finding.sentence not in response.sentence:
             to.print(Text(f"  {finding.sentence}"), soft_wrap=True)
+        if began := onset(finding):
+            to.print(Text(f"  {began}"), soft_wrap=True)
     code = exit_code(response.verdict, response.decision)
     to.print(f"decision: {decision_word(response.decision)} (exit code {code})", soft_wrap=True)
 

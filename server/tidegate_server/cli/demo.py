@@ -19,9 +19,20 @@ from tidegate.v1 import findings_pb2
 from tidegate_server.cli import console
 from tidegate_server.cli.exits import CouldNotLookError, Exit
 from tidegate_server.cli.plain import plain, word
-from tidegate_server.cli.render import decision_word, findings_table, styled_verdict, verdict_word
+from tidegate_server.cli.render import (
+    STYLES,
+    change,
+    decision_word,
+    findings_table,
+    onset,
+    styled_verdict,
+    verdict_word,
+)
 from tidegate_server.client import TidegateError
 from tidegate_server.demo.rollout import ROLLOUTS, DemoError, Outcome, Plan, Rollout, Update, run
+
+# Without anything new to tell, a line so often says that the demo is alive.
+SECONDS_PER_LINE = 2.0
 
 
 class Lines:
@@ -32,6 +43,7 @@ class Lines:
         self.to = to
         self.began = time.monotonic()
         self.shown: dict[str, int] = {}
+        self.told = 0.0
 
     def stage(self, text: str) -> None:
         """Say what begins."""
@@ -42,23 +54,23 @@ class Lines:
 
     def deployed(self, rollout: Rollout) -> None:
         """Say what is deployed."""
-        self.shown = {}
-        self._line(
-            Text(
-                f"rollout {ROLLOUTS.index(rollout) + 1} of {len(ROLLOUTS)}: {rollout.title} is deployed",
-                "bold",
-            )
-        )
+        self.shown, self.told = {}, time.monotonic()
+        number = f"rollout {ROLLOUTS.index(rollout) + 1} of {len(ROLLOUTS)}"
+        self._line(Text(f"{number}: {rollout.title} is deployed", "bold"))
 
     def updated(self, update: Update, findings: list[findings_pb2.Finding]) -> None:
-        """Say which metrics changed their verdict."""
-        changed = [finding for finding in findings if self.shown.get(finding.metric) != finding.verdict]
+        """Say which metrics reached a verdict or lost it, and every other second which one stands worst."""
+        unknown = findings_pb2.VERDICT_INCONCLUSIVE
+        changed = [
+            finding for finding in findings if self.shown.get(finding.metric, unknown) != finding.verdict
+        ]
         self.shown = {finding.metric: finding.verdict for finding in findings}
-        if changed and not update.final:
-            line = Text.assemble("  gate ", styled_verdict(update.verdict))
-            for finding in changed:
-                line.append(f"  {finding.metric} ").append(styled_verdict(finding.verdict))
-            self._line(line)
+        if update.final or not (changed or time.monotonic() - self.told >= SECONDS_PER_LINE):
+            return
+        line = Text.assemble("  ", styled_verdict(update.verdict))
+        for finding in changed or worst(findings):
+            line.append(f"  {finding.metric} {seen(finding)} ").append(styled_verdict(finding.verdict))
+        self._line(line)
 
     def ended(self, outcome: Outcome) -> None:
         """Say how it ended, with the findings."""
@@ -71,6 +83,7 @@ class Lines:
         self.to.print()
 
     def _line(self, text: Text) -> None:
+        self.told = time.monotonic()
         self.to.print(Text(f"{time.monotonic() - self.began:5.1f} s  ", "dim").append(text), soft_wrap=True)
 
 
@@ -106,9 +119,7 @@ class Screen:
     def updated(self, update: Update, findings: list[findings_pb2.Finding]) -> None:
         """Draw the findings as they stand."""
         self.table = findings_table(findings)
-        self.foot = (
-            Text("gate: ").append(styled_verdict(update.verdict)).append(f"  {update.sentence}", "default")
-        )
+        self.foot = Text(update.sentence, STYLES.get(verdict_word(update.verdict), ""))
         self._draw()
 
     def ended(self, outcome: Outcome) -> None:
@@ -132,14 +143,25 @@ def headline(outcome: Outcome) -> Text:
     return line
 
 
+def worst(findings: list[findings_pb2.Finding]) -> list[findings_pb2.Finding]:
+    """Return the finding whose change fills most of its margin, alone in a list, or nothing."""
+    known = [finding for finding in findings if finding.HasField("effect") and finding.spec.margin > 0]
+    return [max(known, key=lambda finding: finding.effect / finding.spec.margin)] if known else []
+
+
+def seen(finding: findings_pb2.Finding) -> str:
+    """Return the change of a finding so far."""
+    return change(finding, finding.effect if finding.HasField("effect") else None)
+
+
 def sentences(outcome: Outcome) -> list[Text]:
-    """Return the sentence of the gate and of every metric that did not pass."""
+    """Return the sentence of the gate, those of metrics that did not pass, and when regressions began."""
     lines = [Text(outcome.sentence)]
-    lines += [
-        Text(finding.sentence)
-        for finding in outcome.findings
-        if finding.verdict != findings_pb2.VERDICT_PASS and finding.sentence != outcome.sentence
-    ]
+    for finding in outcome.findings:
+        if finding.verdict != findings_pb2.VERDICT_PASS and finding.sentence not in outcome.sentence:
+            lines.append(Text(finding.sentence))
+        if began := onset(finding):
+            lines.append(Text(began))
     return lines
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from datetime import UTC
 
 from rich.table import Table
 from rich.text import Text
 from tidegate.v1 import findings_pb2, metrics_pb2
 
 from tidegate_server.cli.exits import Exit
-from tidegate_server.cli.plain import word
+from tidegate_server.cli.plain import seconds, word
 
 STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "ERROR": "bold magenta"}
 _UNKNOWN = "-"
@@ -85,6 +86,17 @@ def level(finding: findings_pb2.Finding, value: float | None) -> str:
     if _is_share(finding):
         return f"{100.0 * value:.2f} %"
     return f"{value:.4g}{_unit(finding)}"
+
+
+def onset(finding: findings_pb2.Finding) -> str:
+    """Return when a change began, in local time; empty when that is not known."""
+    if not finding.HasField("onset"):
+        return ""
+    began = finding.onset.time.ToDatetime(UTC).astimezone()
+    text = f"{finding.metric} began to differ at {began:%Y-%m-%d %H:%M:%S}"
+    if not finding.onset.HasField("after_deployment"):
+        return text
+    return f"{text}, {seconds(finding.onset.after_deployment):.3g} s after the deployment"
 
 
 def _is_share(finding: findings_pb2.Finding) -> bool:
