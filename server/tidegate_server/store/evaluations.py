@@ -358,8 +358,9 @@ class SqlEvaluations:
                 if number != last + 1:
                     raise PreconditionError(
                         "SEQUENCE_GAP",
-                        f"block {number} of writer {writer!r} came after block {last}; go on with {last + 1}",
-                        {"expected_sequence": str(last + 1), "sequence": str(number)},
+                        f"block {number} of writer {writer!r} came after block {last}; "
+                        f"nothing of this call was taken, go on with {taken_before + 1}",
+                        {"expected_sequence": str(taken_before + 1), "sequence": str(number)},
                     )
                 last, position = number, position + 1
                 rows.append(

@@ -510,8 +510,8 @@ def _timeline(stretches: Sequence[_Stretch], last: int, delete_time: float | Non
         else:
             spans.append(StateSpan(state, seconds(start), stop, muted))
 
-    for one, following in zip(stretches, [*stretches[1:], None], strict=True):
-        until = None if following is None else following.start
+    for k, one in enumerate(stretches):
+        until = stretches[k + 1].start if k + 1 < len(stretches) else one.until
         state = MonitorState(one.state)
         ends = one.expire
         if ends is not None and ends <= last and (until is None or ends < until):
