@@ -13,7 +13,7 @@ from tidegate_analysis import tail as tails
 from tidegate_analysis.assemble import Pieces, assemble
 from tidegate_analysis.compare import check_step
 from tidegate_analysis.decide import policy_of, tail_p
-from tidegate_analysis.kernels import dependence, scan
+from tidegate_analysis.kernels import dependence, placebo, scan
 from tidegate_analysis.prepare import as_points, level, notes_for, to_scale
 from tidegate_analysis.resolution import resolve_all
 from tidegate_analysis.result import Result
@@ -28,7 +28,7 @@ DAY = 86400.0
 ENOUGH_MOMENTS = 7
 RANK_MOMENTS = 40
 # Series are scanned in portions whose contrasts fit into a cache-friendly piece of memory.
-CHUNK = 20_000_000
+CHUNK = 2_000_000
 
 
 def before_after(
@@ -188,7 +188,7 @@ def scanned(gx: Floats, gy: Floats, sign: Floats, step: float, touched: NDArray[
     S, points = gy.shape
     past = gx.shape[1]
     plan = plan_for(points, past, step) if points else None
-    per_series = (past // plan.size + 1) * max(len(plan.windows.first), 1) if plan else 1
+    per_series = (min(past // plan.size, scan.MOMENTS) + 1) * max(len(plan.windows.first), 1) if plan else 1
     portion = max(1, CHUNK // max(per_series, 1))
     if S <= portion:
         return _scan_portion(gx, gy, sign, plan, touched)
@@ -231,7 +231,8 @@ def _scan_portion(gx: Floats, gy: Floats, sign: Floats, plan: Plan | None, touch
     if touched is not None:
         n = touched.size // size
         excluded = touched[touched.size - n * size :].reshape(n, size).any(axis=1)
-    stick = scan.calibrate(before, windows, plan.back, plan.per_day, excluded)
+    stride = scan.stride_for(before.shape[1], plan.per_day)
+    stick = scan.calibrate(before, windows, plan.back, plan.per_day, excluded, stride=stride)
     joined = np.concatenate([before, after], axis=1)
     moment = np.array([before.shape[1]])
     now = scan.contrasts_at(joined, moment, windows, plan.back)[:, 0] - stick.centre
@@ -258,7 +259,7 @@ def _scan_portion(gx: Floats, gy: Floats, sign: Floats, plan: Plan | None, touch
     two = contrasts.two_arms(recent, gy, np.full((S, 0), np.nan), ("before-after-trim.v1",) * 3)
     estimate = np.where(use, now[:, whole], two.estimate)
     errors = [(np.where(use, np.nan, se), df_two) for se, df_two in two.errors]
-    errors.append((np.where(use, stick.scale[:, whole], np.nan), np.where(use, np.minimum(df, 200.0), np.nan)))
+    errors.append((np.where(use, stick.whole, np.nan), np.where(use, np.minimum(df, 200.0), np.nan)))
     contrast = contrasts.Contrast(
         estimate,
         tuple(errors),
@@ -284,24 +285,36 @@ def _scan_portion(gx: Floats, gy: Floats, sign: Floats, plan: Plan | None, touch
 
 
 def _tail(gx: Floats, gy: Floats, sign: Floats, points: int, use: NDArray[np.bool_]) -> tails.Tail:
-    """Worst twentieth of the stretch, its distance from the centre, against the same of past stretches that do not overlap."""
-    S = len(gx)
-    n = gx.shape[1] // points if points else 0
-    if n < tails.MIN_WINDOWS + 1:
-        recent = gx[:, max(gx.shape[1] - points, 0) :]
-        if recent.shape[1] == points:
-            return tails.tail_contrast(recent, gy, sign, np.zeros((S, 0, points)), np.zeros((S, 0, points)))
-        return tails.Tail(np.full(S, np.nan), np.full(S, np.nan))
-    flip = np.where(sign < 0, -1.0, 1.0)[:, None, None]
-    stretches = gx[:, gx.shape[1] - n * points :].reshape(S, n, points) * flip
-    reach = tails.tail_mean(stretches) - dependence.trimmed_mean(stretches)
-    present = gy * flip[:, :, 0]
-    now = tails.tail_mean(present) - dependence.trimmed_mean(present)
-    from tidegate_analysis.kernels import placebo
+    """Worst twentieth of the stretch, its distance from the centre, ranked among the same of past stretches.
 
-    centre, scale, k = placebo.centre_and_scale(reach)
-    ok = (k >= tails.MIN_WINDOWS) & (scale > 0) & np.isfinite(now) & use
+    The past is cut into stretches that overlap by half. The larger of the rank and Student's tail counts: the distance of
+    the worst points is skewed, and a t of it alone calls too many healthy stretches unusual.
+    """
+    S = len(gx)
+    nothing = tails.Tail(np.full(S, np.nan), np.full(S, np.nan))
+    if not points or gx.shape[1] < points:
+        return nothing
+    half = max(points // 2, 1)
+    starts = np.arange(gx.shape[1] - points, -1, -half)
+    if len(starts) < 2 * tails.MIN_WINDOWS:
+        recent = gx[:, gx.shape[1] - points :]
+        none = np.zeros((S, 0, points))
+        return tails.tail_contrast(recent, gy, sign, none, none)
+    flip = np.where(sign < 0, -1.0, 1.0)[:, None]
+    stretches = np.lib.stride_tricks.sliding_window_view(gx * flip, points, axis=1)[:, starts]
+    reach = _reach(stretches)
+    now = _reach((gy * flip)[:, None])[:, 0]
+    ordered = np.sort(reach, axis=1)
+    k = (~np.isnan(reach)).sum(axis=1)
+    median = placebo.median_of_sorted(ordered, k.astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):
-        change = now - centre
-        t = change / (scale * np.sqrt(1.0 + 1.0 / k))
-    return tails.Tail(np.where(ok, tail_p(np.where(ok, t, 0.0), np.where(ok, k - 1.0, 1.0)), np.nan), change)
+        scale = np.sqrt(np.nansum((reach - median[:, None]) ** 2, axis=1) / (k - 1.0))
+        ok = use & (k >= 2 * tails.MIN_WINDOWS) & (scale > 0) & np.isfinite(now)
+        rank = (1.0 + (reach >= now[:, None]).sum(axis=1)) / (k + 1.0)
+        t = (now - median) / scale
+    p = np.maximum(rank, tail_p(np.where(ok, t, 0.0), np.where(ok, np.maximum(k / 2.0 - 1.0, 1.0), 1.0)))
+    return tails.Tail(np.where(ok, p, np.nan), now - median)
+
+
+def _reach(stretches: Floats) -> Floats:
+    return tails.tail_mean(stretches) - dependence.trimmed_mean(stretches)

@@ -39,7 +39,9 @@ def resolve_all(
         if spec.kind == "auto":
             changes["kind"] = "ratio" if has_exposure else "gauge"
         if spec.direction == "auto":
-            changes["direction"] = "down_is_worse" if re.search("throughput|success|rps|hit", spec.name) else "up_is_worse"
+            changes["direction"] = (
+                "down_is_worse" if re.search("throughput|success|rps|hit", spec.name) else "up_is_worse"
+            )
         kind = changes.get("kind", spec.kind)
         if spec.scale == "auto":
             changes["scale"] = "log" if kind in ("gauge", "counter") and positive[i] else "linear"
@@ -54,5 +56,7 @@ def resolve_all(
     open_margin = np.isnan(margin)
     if open_margin.any():
         rows = np.flatnonzero(open_margin)
-        margin[rows] = RELATIVE_MARGIN * np.abs(level(np.concatenate([baseline[rows], baseline[rows]], axis=1)))
+        margin[rows] = RELATIVE_MARGIN * np.abs(
+            level(np.concatenate([baseline[rows], baseline[rows]], axis=1))
+        )
     return tuple(resolved), tuple(derived), margin

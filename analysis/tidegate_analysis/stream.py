@@ -242,15 +242,8 @@ class Stream:
         plan = scan.layout(blocks, lengths)
         per_day = 86400.0 / self.step / size
         whole_day = round(per_day) if abs(per_day - round(per_day)) < 1e-9 else 0
-        # About 2,000 moments say what there is to say; their distance divides the day.
-        wanted = max(1, (g.shape[1] // size) // 2000)
-        stride = (
-            next((s for s in range(wanted, wanted + 60) if whole_day % s == 0), wanted)
-            if whole_day
-            else wanted
-        )
         pasts = scan.block_means(g, size)
-        stick = scan.calibrate(pasts, plan, back, whole_day, stride=stride)
+        stick = scan.calibrate(pasts, plan, back, whole_day, stride=scan.stride_for(pasts.shape[1], whole_day))
         a["past"] = past
         a["level"] = scan.window_means(pasts, np.array([pasts.shape[1] - back]), np.array([pasts.shape[1]]))[
             :, 0

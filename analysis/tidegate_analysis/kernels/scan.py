@@ -1,8 +1,9 @@
-"""Scanning the minutes after a deployment with windows of several lengths, calibrated by the same scan over the past.
+"""Scanning the minutes after a deployment with windows of several lengths, calibrated on the past.
 
-A fault may last, fade, come late or grow; the window that shows it best is not known beforehand. All windows of the
-given lengths are looked at, each measured by how far it was off at past moments, and the largest is compared with the
-largest at those past moments. Looking at many windows costs what it costs there, no correction formula needed.
+A fault may last, fade, come late or grow; the window that shows it best is not known beforehand. All windows
+of the given lengths are looked at, each measured by how far it was off at past moments, and the largest is
+compared with the largest at those past moments. Looking at many windows costs what it costs there, no
+correction formula needed.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class Layout(NamedTuple):
 
 
 def layout(blocks: int, lengths: tuple[int, ...]) -> Layout:
-    """All windows of the given lengths (in blocks) within ``blocks``, every quarter of a length, and the whole stretch."""
-    spans = set()
+    """All windows of the given lengths (in blocks), every quarter of a length, and the whole stretch."""
+    spans: set[tuple[int, int]] = set()
     for length in {min(h, blocks) for h in lengths} | {blocks}:
-        stride = max(1, length // 4)
+        stride = max(1, length // 2)
         spans.update((end - length, end) for end in range(blocks, length - 1, -stride))
         spans.add((0, length))
     ordered = sorted(spans, key=lambda s: (s[1], s[0]))
@@ -40,8 +41,8 @@ def layout(blocks: int, lengths: tuple[int, ...]) -> Layout:
 def block_means(x: Floats, size: int) -> Floats:
     """Robust means of consecutive blocks of ``size`` points, counted from the right end of each row.
 
-    Blocks of 5 or more points are trimmed by a fifth at each end. A block with less than half its points is NaN.
-    ``x`` has the shape (series, points); points left over at the left are dropped.
+    Blocks of 5 or more points are trimmed by a fifth at each end. A block with less than half its points is
+    NaN. ``x`` has the shape (series, points); points left over at the left are dropped.
     """
     S, width = x.shape
     n = width // size
@@ -54,9 +55,11 @@ def block_means(x: Floats, size: int) -> Floats:
 
 
 def window_means(blocks: Floats, first: Ints, last: Ints) -> Floats:
-    """Mean of the blocks ``[first[j], last[j])`` of each row: (..., windows); NaN when less than half is there."""
+    """Mean of the blocks ``[first[j], last[j])``: (..., windows); NaN when less than half is there."""
     present = ~np.isnan(blocks)
-    total = np.concatenate([np.zeros((*blocks.shape[:-1], 1)), np.cumsum(np.where(present, blocks, 0.0), axis=-1)], axis=-1)
+    total = np.concatenate(
+        [np.zeros((*blocks.shape[:-1], 1)), np.cumsum(np.where(present, blocks, 0.0), axis=-1)], axis=-1
+    )
     count = np.concatenate([np.zeros((*blocks.shape[:-1], 1)), np.cumsum(present, axis=-1)], axis=-1)
     n = count[..., last] - count[..., first]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -71,7 +74,8 @@ def contrasts_at(blocks: Floats, moments: Ints, plan: Layout, back: int) -> Floa
     blocks:
         Shape (series, blocks).
     moments:
-        Shape (K,): the block before which a deployment is imagined; ``back <= moment <= blocks - plan.blocks``.
+        Shape (K,): the block before which a deployment is imagined; ``back <= moment <= blocks -
+        plan.blocks``.
 
     Returns
     -------
@@ -101,14 +105,17 @@ class Yardstick(NamedTuple):
     centre, scale:
         Shape (series, windows): what each window's contrast usually is at this time of day, and its spread.
     largest_up, largest_down:
-        Shape (series, K), sorted ascending with NaN last: the largest upward (downward) standardised contrast of the
-        scan at each past moment.
+        Shape (series, K), sorted ascending with NaN last: the largest upward (downward) standardised contrast
+        of the scan at each past moment.
     moments:
         Shape (series,): past moments used.
     independent:
         Shape (series,): how many of them do not overlap.
     days:
         How many past days the centre comes from; 0 = no time of day.
+    whole:
+        Shape (series,): standard error of the whole stretch's contrast, so that the 95 % points of the normal are those
+        of the past's moments on their wider side.
     """
 
     centre: Floats
@@ -118,9 +125,11 @@ class Yardstick(NamedTuple):
     moments: Ints
     independent: Floats
     days: int
+    whole: Floats
 
 
 MIN_DAYS = 4
+NORMAL_95 = 1.6448536269514722
 
 
 def calibrate(
@@ -134,8 +143,8 @@ def calibrate(
 ) -> Yardstick:
     """Run the scan at every past block and learn how large its contrasts are when nothing happened.
 
-    From 4 past days on every moment is centred on the other days at the same time of day (its own day left out, so that
-    a past moment is treated as the present one is).
+    From 4 past days on every moment is centred on the other days at the same time of day (its own day left
+    out, so that a past moment is treated as the present one is).
 
     Parameters
     ----------
@@ -146,7 +155,8 @@ def calibrate(
     per_day:
         Blocks in a day; 0 when the step does not divide one.
     exclude:
-        Shape (blocks,): blocks that other deployments or incidents touch; moments that overlap them are left out.
+        Shape (blocks,): blocks that other deployments or incidents touch; moments that overlap them are left
+        out.
     stride:
         Only every so many blocks, counted back from the deployment, is a moment; must divide ``per_day``.
     """
@@ -161,7 +171,15 @@ def calibrate(
     W = len(plan.first)
     if K == 0:
         nothing = np.zeros((S, 0))
-        return Yardstick(np.zeros((S, W)), np.full((S, W), np.nan), nothing, nothing, np.zeros(S, dtype=np.int64), np.zeros(S), 0)
+        return Yardstick(
+            np.zeros((S, W)),
+            np.full((S, W), np.nan),
+            nothing,
+            nothing,
+            np.zeros(S, dtype=np.int64),
+            np.zeros(S),
+            0,
+        )
     c = contrasts_at(blocks, moments, plan, back)
     centre = np.zeros((S, W))
     days = 0
@@ -169,54 +187,109 @@ def calibrate(
         age = n - moments
         phase = age % per_day // stride
         day = age // per_day
-        days = int(day[phase == 0].size) if (phase == 0).any() else 0
-        if days >= MIN_DAYS:
-            centre, c = _centre_by_phase(c, phase, day, per_day // stride)
-        else:
-            days = 0
-    flat = c.transpose(0, 2, 1).reshape(S * W, K)
-    _, scale, k = placebo.centre_and_scale(flat, centred=False)
-    scale = scale.reshape(S, W)
+        days = int((phase == 0).sum())
+    if days >= MIN_DAYS:
+        centre, scale, c, here = _by_time_of_day(c, phase, day, per_day // stride)
+    else:
+        days = 0
+        _, scale, _ = placebo.centre_and_scale(c.transpose(0, 2, 1).reshape(S * W, K), centred=False)
+        scale = scale.reshape(S, W)
+        here = np.broadcast_to(scale[:, None, :], (S, 1, W))
     with np.errstate(invalid="ignore", divide="ignore"):
-        z = c / np.where(scale > 0, scale, np.nan)[:, None, :]
+        z = c / np.where(here > 0, here, np.nan)
     up = np.sort(np.fmax.reduce(z, axis=2), axis=1)
     down = np.sort(np.fmax.reduce(-z, axis=2), axis=1)
     used = (~np.isnan(up)).sum(axis=1)
-    return Yardstick(centre, scale, up, down, used, used * stride / max(plan.blocks, 1), days)
+        j = int(np.flatnonzero((plan.first == 0) & (plan.last == plan.blocks))[0])
+    with np.errstate(invalid="ignore"):
+        ordered = np.sort(z[:, :, j], axis=1)
+        known = (~np.isnan(ordered)).sum(axis=1)
+        rows = np.arange(S)
+        high = ordered[rows, np.clip(np.ceil(0.95 * (known + 1)).astype(np.int64) - 1, 0, K - 1)]
+        low = ordered[rows, np.clip(np.floor(0.05 * (known + 1)).astype(np.int64) - 1, 0, K - 1)]
+        whole = scale[:, j] * np.fmax(high, -low) / NORMAL_95
+    return Yardstick(centre, scale, up, down, used, used * stride / max(plan.blocks, 1), days, whole)
 
 
-def _centre_by_phase(c: Floats, phase: Ints, day: Ints, per_day: int) -> tuple[Floats, Floats]:
+def _by_time_of_day(c: Floats, phase: Ints, day: Ints, phases: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Centre contrasts on the other days at their time of day, and measure their spread around that time.
+
+    The centre of a moment is the mean of the other days', clipped about the median so that one bad day does not move it;
+    a mean of n - 1 other days wobbles a little more than one of n does, and the contrasts are shrunk by that. The spread
+    is the root mean square of the clipped contrasts within an hour and a half of the time of day over all days, pulled by
+    a fifth towards that of the whole day: a metric that wobbles at night and is steady by day is judged by the hour it is.
+
+    Returns
+    -------
+    centre, scale:
+        At the deployment's time of day, shape (series, windows).
+    centred, scales:
+        Of every moment, shape (series, K, windows).
+    """
     S, _, W = c.shape
     D = int(day.max()) + 1
-    table = np.full((S, per_day, D, W), np.nan)
+    table = np.full((S, phases, D, W), np.nan)
     table[:, phase, day] = c
-    present = ~np.isnan(table)
-    # Clipped about the phase's median, so that one bad day does not move it.
+    there = ~np.isnan(table)
+    n = there.sum(axis=2).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ordered = np.sort(table, axis=2)
-        n = present.sum(axis=2)
-        low = np.take_along_axis(ordered, np.maximum((n - 1) // 2, 0)[:, :, None, :], axis=2)[:, :, 0]
-        high = np.take_along_axis(ordered, np.minimum(n // 2, D - 1)[:, :, None, :], axis=2)[:, :, 0]
-        median = np.where(n > 0, 0.5 * (low + high), 0.0)
-        spread = np.abs(np.where(present, table - median[:, :, None], np.nan))
-        reach = placebo.CLIP * placebo.MAD_TO_SD * np.nanmedian(spread.reshape(S, -1, W), axis=1)[:, None, None, :]
-        clipped = np.where(present, median[:, :, None] + np.clip(table - median[:, :, None], -reach, reach), 0.0)
+        median = _median_over_days(table, n)
+        off = table - median[:, :, None]
+        rms = np.sqrt((np.where(there, off, 0.0) ** 2).sum(axis=(1, 2)) / there.sum(axis=(1, 2)))
+        # The plain spread first clips the worst, the spread of what is left then clips finely.
+        off = np.clip(off, -placebo.CLIP * rms[:, None, None], placebo.CLIP * rms[:, None, None])
+        rms = np.sqrt((np.where(there, off, 0.0) ** 2).sum(axis=(1, 2)) / there.sum(axis=(1, 2)))
+        reach = placebo.CLIP * rms[:, None, None]
+        clipped = np.where(there, median[:, :, None] + np.clip(off, -reach, reach), 0.0)
         total = clipped.sum(axis=2)
         mean = np.where(n > 0, total / n, 0.0)
         others = (total[:, :, None] - clipped) / (n[:, :, None] - 1.0)
-        # A mean of n - 1 other days wobbles as one of n does, up to this factor.
-        shrink = np.sqrt((n + 1.0) / n / (n / (n - 1.0)))[:, :, None]
-        centred = np.where(n[:, :, None] >= 2, (table - others) * shrink, np.nan)
-    return mean[:, 0], centred[:, phase, day]
+        shrink = np.sqrt((n + 1.0) * (n - 1.0) / (n * n))[:, :, None]
+        centred = np.where(there & (n[:, :, None] >= 2), (table - others) * shrink, np.nan)
+        square = np.where(np.isnan(centred), 0.0, np.clip(centred, -reach, reach) ** 2).sum(axis=2)
+        usable = (~np.isnan(centred)).sum(axis=2).astype(np.float64)
+        whole = square.sum(axis=1) / usable.sum(axis=1)
+        width = max(1, round(phases / 16))
+        near, count = _circular_sum(square, width), _circular_sum(usable, width)
+        local = np.where(count > 0, near / count, whole[:, None])
+        scale = np.sqrt(0.8 * local + 0.2 * whole[:, None])
+    return mean[:, 0], scale[:, 0], centred[:, phase, day], scale[:, phase]
+
+
+def _median_over_days(table: Floats, n: Floats) -> Floats:
+    ordered = np.sort(table, axis=2)
+    size = n.astype(np.int64)[:, :, None]
+    last = table.shape[2] - 1
+    low = np.take_along_axis(ordered, np.clip((size - 1) // 2, 0, last), axis=2)[:, :, 0]
+    high = np.take_along_axis(ordered, np.clip(size // 2, 0, last), axis=2)[:, :, 0]
+    return np.asarray(np.where(n > 0, 0.5 * (low + high), 0.0))
+
+
+def _circular_sum(values: Floats, width: int) -> Floats:
+    """Sum over the neighbours within ``width`` along axis 1, around the clock."""
+    wrapped = np.concatenate([values[:, -width:], values, values[:, :width]], axis=1)
+    total = np.concatenate([np.zeros_like(values[:, :1]), np.cumsum(wrapped, axis=1)], axis=1)
+    return total[:, 2 * width + 1 :] - total[:, : values.shape[1]]
+
+
+MOMENTS = 2000
+
+
+def stride_for(blocks: int, per_day: int) -> int:
+    """Distance of moments so that about 2,000 remain: more say little more. It divides the day, where there is one."""
+    wanted = max(1, blocks // MOMENTS)
+    if per_day <= 0:
+        return wanted
+    return next((s for s in range(wanted, per_day + 1) if per_day % s == 0), wanted)
 
 
 def rank_p(largest: Floats, past: Floats, moments: Ints) -> Floats:
     """Share of past moments, the present one among them, whose scan was at least this large.
 
-    Valid for a stationary past whatever its dependence, since every moment is as likely as another to be the largest.
-    Beyond the largest of the past the p-value falls on along the power law of the past's largest twentieth (Hill 1975),
-    its exponent lowered by one standard error and kept within [2, 8]: to a deployment far outside of everything seen, a
-    longer past would have given a smaller p-value.
+    Valid for a stationary past whatever its dependence, since every moment is as likely as another to be the
+    largest. Beyond the largest of the past the p-value falls on along the power law of the past's largest
+    twentieth (Hill 1975), its exponent lowered by one standard error and kept within [2, 8]: to a deployment
+    far outside of everything seen, a longer past would have given a smaller p-value.
 
     Parameters
     ----------
