@@ -179,6 +179,7 @@ def calibrate(
             np.zeros(S, dtype=np.int64),
             np.zeros(S),
             0,
+            np.full(S, np.nan),
         )
     c = contrasts_at(blocks, moments, plan, back)
     centre = np.zeros((S, W))
@@ -200,7 +201,7 @@ def calibrate(
     up = np.sort(np.fmax.reduce(z, axis=2), axis=1)
     down = np.sort(np.fmax.reduce(-z, axis=2), axis=1)
     used = (~np.isnan(up)).sum(axis=1)
-        j = int(np.flatnonzero((plan.first == 0) & (plan.last == plan.blocks))[0])
+    j = int(np.flatnonzero((plan.first == 0) & (plan.last == plan.blocks))[0])
     with np.errstate(invalid="ignore"):
         ordered = np.sort(z[:, :, j], axis=1)
         known = (~np.isnan(ordered)).sum(axis=1)
