@@ -12,7 +12,7 @@ from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
 from tidegate_analysis.assemble import Pieces, assemble
 from tidegate_analysis.compare import check_step
-from tidegate_analysis.decide import policy_of, tail_p
+from tidegate_analysis.decide import ROUNDING, policy_of, tail_p
 from tidegate_analysis.kernels import dependence, placebo, scan
 from tidegate_analysis.prepare import as_points, level, notes_for, to_scale
 from tidegate_analysis.resolution import resolve_all
@@ -237,7 +237,10 @@ def _scan_portion(gx: Floats, gy: Floats, sign: Floats, plan: Plan | None, touch
     moment = np.array([before.shape[1]])
     now = scan.contrasts_at(joined, moment, windows, plan.back)[:, 0] - stick.centre
     with np.errstate(invalid="ignore", divide="ignore"):
-        z = now / np.where(stick.scale > 0, stick.scale, np.nan)
+        # A past that never moved: any change is larger than all of it, and counts as the rank it has.
+        never = (stick.scale == 0) & (stick.moments > 0)[:, None]
+        floor = np.where(np.abs(now) > ROUNDING, np.abs(now), 1.0)
+        z = now / np.where(never, floor, np.where(stick.scale > 0, stick.scale, np.nan))
     flip = np.where(sign < 0, -1.0, 1.0)[:, None]
     worse = np.where((sign == 0)[:, None], np.abs(z), flip * z)
     blank = np.isnan(worse).all(axis=1)

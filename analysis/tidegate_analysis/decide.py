@@ -14,6 +14,7 @@ from tidegate_analysis.spec import MetricSpec, Verdict
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 POWER = 0.9
+ROUNDING = 1e-10
 
 
 class Policy(NamedTuple):
@@ -92,8 +93,9 @@ def decide(contrast: Contrast, policy: Policy) -> Decided:
     for se, df in contrast.errors:
         there = np.isfinite(se) & np.isfinite(df) & np.isfinite(estimate)
         known |= there
-        moving = there & (se > 0)
-        flat |= there & (se <= 0)
+        # What is left of rounding is no spread.
+        moving = there & (se > ROUNDING * np.abs(estimate))
+        flat |= there & ~moving
         safe_se, safe_df = np.where(moving, se, 1.0), np.where(moving, df, 1.0)
         p = np.where(moving, np.fmax(p, tail_p(worse_estimate / safe_se, safe_df)), p)
         q_fail = quantile_t(level, safe_df)

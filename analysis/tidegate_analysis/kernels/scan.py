@@ -197,7 +197,7 @@ def calibrate(
         scale = scale.reshape(S, W)
         here = np.broadcast_to(scale[:, None, :], (S, 1, W))
     with np.errstate(invalid="ignore", divide="ignore"):
-        z = c / np.where(here > 0, here, np.nan)
+        z = np.where(here > 0, c / np.where(here > 0, here, 1.0), np.where(c == 0, 0.0, np.nan))
     up = np.sort(np.fmax.reduce(z, axis=2), axis=1)
     down = np.sort(np.fmax.reduce(-z, axis=2), axis=1)
     used = (~np.isnan(up)).sum(axis=1)
