@@ -233,8 +233,14 @@ class MonitorRepository(Protocol):
         """
         ...
 
-    async def delete(self, monitor_id: str, now: float, audit: AuditRecord) -> None:
-        """Mark a monitor as deleted. NotFoundError. Its history stays until retention takes it."""
+    async def delete(
+        self, monitor_id: str, now: float, audit: AuditRecord, *, group: str | None = None
+    ) -> None:
+        """Mark a monitor, or one group of it, as deleted. NotFoundError. Its history stays until retention
+        takes it.
+
+        A deleted group ends its timeline and is no longer among the monitor's groups.
+        """
         ...
 
     async def create_downtime(self, downtime: Downtime, audit: AuditRecord) -> Downtime:
