@@ -291,16 +291,54 @@ def usual_bound(history_baseline: Array, *, factor: float = 1.25) -> Array:
 
 
 def any_look(
-    fails: Callable[[Array, Array], Bools], baseline: Array, canary: Array, looks: NDArray[np.intp]
+    fails: Callable[[Array, Array, NDArray[np.intp]], Bools],
+    baseline: Array,
+    canary: Array,
+    looks: NDArray[np.intp],
 ) -> Bools:
     """Return whether a method stops the rollout at any of the looks, on the window that grows from the start.
 
-    ``looks`` are numbers of points. Series that were stopped are not looked at again.
+    ``fails(baseline, canary, rows)`` is asked about the rows that were not stopped yet; ``looks`` are
+    numbers of points.
     """
     stopped = np.zeros(len(canary), dtype=bool)
     for n in looks:
         rows = np.flatnonzero(~stopped)
         if rows.size == 0:
             break
-        stopped[rows] = fails(baseline[rows, :n], canary[rows, :n])
+        stopped[rows] = fails(baseline[rows, :n], canary[rows, :n], rows)
     return stopped
+
+
+# ---------------------------------------------------------------- all of them under one form
+
+Judge = Callable[[Array, Array, Array], Bools]
+
+PEERS: dict[str, Judge] = {
+    "Kayenta": lambda b, c, _usual: kayenta_fails(b, c),
+    "Mann-Whitney .02": lambda b, c, _usual: mann_whitney_p(b, c) <= 0.02,
+    "Welch .02": lambda b, c, _usual: welch_p(b, c) <= 0.02,
+    "Argo mean > 1.1x": lambda b, c, _usual: argo_ratio_fails(b, c),
+    "Argo last > bound": lambda _b, c, usual: argo_bound_fails(c, 1.25 * usual),
+    "Flagger 5 checks": lambda _b, c, usual: flagger_fails(c, 1.25 * usual),
+}
+"""``judge(baseline, canary, usual level) -> fails``; the bound of the thresholds is a quarter above the
+usual level."""
+
+LOOKS: dict[str, int] = {
+    "Kayenta": 5,
+    "Mann-Whitney .02": 5,
+    "Welch .02": 5,
+    "Argo mean > 1.1x": 5,
+    "Argo last > bound": 1,
+    "Flagger 5 checks": 1,
+}
+"""Points between two looks when a peer is looked at again and again: means and tests every 5, thresholds
+each point."""
+
+
+def reflect(values: Array, usual: Array, down: Bools) -> Array:
+    """Return the values mirrored about the usual level in the rows where down is worse, so that up is
+    worse in all."""
+    shape = (len(values),) + (1,) * (values.ndim - 1)
+    return np.where(down.reshape(shape), 2.0 * usual.reshape(shape) - values, values)
