@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from tidegate_analysis.spec import Verdict
+from tidegate_analysis.contrast import MIN_POINTS
+from tidegate_analysis.spec import MetricSpec, Verdict
 
 if TYPE_CHECKING:
     from tidegate_analysis.result import Result
 
+# A clock before this is not a date but a count of seconds.
+FIRST_DATE = 365 * 86400.0
+UNKNOWN_CLOCK = (math.nan, math.nan)
+
 _WHY = {
     "not_enough_evidence": "the data cannot tell yet",
-    "below_margin": "there is a change, smaller than the margin so far",
-    "too_few_points": "there are too few points ({pairs}) to tell",
-    "no_overlap": "baseline and canary have no scrape in common",
+    "below_margin": "there is a change, so far smaller than the margin",
+    "no_overlap": "baseline and canary never answered the same scrape",
     "no_baseline": "the baseline has no points",
     "no_data": "neither arm has points",
     "canary_silent": "the canary is silent while the baseline speaks",
-    "bad_values": "some of its values are infinite, absurd or negative where only positive ones make sense",
+    "bad_values": "some of its values are infinite, absurd, or negative where only positive ones make sense",
     "constant": "nothing moves, so there is no yardstick for a change",
     "tail_in_doubt": "the typical value is fine, but the worst points may not be",
-    "not_significant_among_many": "the change does not stand out among the {n} metrics judged together",
-    "hold_only": "it got worse, and this metric only holds a rollout",
+    "not_significant_among_many": "it does not stand out among the {n} metrics judged together",
+    "hold_only": "it got worse, but this metric may only hold a rollout",
 }
+# With one arm there is nobody to be silent beside.
+_WHY_ALONE = {
+    "no_overlap": "there are no points on one side of the deployment",
+    "no_baseline": "there are no points from before the deployment",
+    "no_data": "there are no points",
+    "canary_silent": "it fell silent after the deployment",
+}
+_TELLS_CHANGE = (
+    "not_enough_evidence",
+    "below_margin",
+    "not_significant_among_many",
+    "tail_in_doubt",
+    "hold_only",
+    "bad_values",
+)
+# From here on a change on the log scale is told as a multiple.
+DOUBLE = 0.995
 
 
 def number(value: float, unit: str = "") -> str:
@@ -36,55 +58,155 @@ def number(value: float, unit: str = "") -> str:
     return f"{text} {unit}".rstrip()
 
 
-def change(value: float, log: bool, unit: str = "", *, signed: bool = False) -> str:
-    """Write a change: "18 %" on the log scale, "3.2 ms" on the linear one; "x2.4" from a doubling on."""
+def _signed(text: str) -> str:
+    return text if text.startswith("-") or text.strip("0.") == "" else f"+{text}"
+
+
+def _percent(value: float) -> str:
+    """Write 0.18 as "18", 0.0123 as "1.2" and 0.00012 as "0.012"."""
+    percent = 100.0 * value
+    size = abs(percent)
+    text = f"{percent:,.0f}" if size >= 9.95 else f"{percent:.1f}" if size >= 0.095 else f"{percent:.2g}"
+    return "0" if text.strip("-0.") == "" else text
+
+
+def in_points(spec: MetricSpec) -> bool:
+    """Whether changes of this metric are differences of shares, told in percentage points."""
+    return spec.scale == "linear" and spec.kind in ("ratio", "saturation") and spec.unit in ("", "1", "ratio")
+
+
+def change(value: float, spec: MetricSpec, *, signed: bool = False, unit: bool = True) -> str:
+    """Write a change in the unit a person would use.
+
+    "18 %" on the log scale and "x2.4" from a doubling on, "0.5 percentage points" for shares, "3.2 ms" on the
+    linear scale; ``signed`` puts the direction before it, without it the size alone is written.
+    """
     if not math.isfinite(value):
         return "unknown"
-    if not log:
-        return f"{value:+.3g} {unit}".rstrip() if signed else number(abs(value), unit)
-    if value >= 1.0:
+    if spec.scale == "log" and value >= DOUBLE:
         return f"x{1.0 + value:.3g}"
-    percent = 100.0 * value
-    digits = 0 if abs(percent) >= 9.95 else 1
-    return f"{percent:+.{digits}f} %" if signed else f"{abs(percent):.{digits}f} %"
+    shown = value if signed else abs(value)
+    if spec.scale == "log":
+        text, name = _percent(shown), "%"
+    elif in_points(spec):
+        text, name = _percent(shown), "percentage points"
+    else:
+        text, name = number(shown), spec.unit
+    text = _signed(text) if signed else text
+    return f"{text} {name}".rstrip() if unit else text
+
+
+def between(low: float, high: float, spec: MetricSpec) -> str:
+    """Write what is known of a change: " (+12 % to +24 %)", one bound alone, or nothing."""
+    if math.isfinite(low) and math.isfinite(high):
+        plain = spec.scale != "log"
+        return f" ({change(low, spec, signed=True, unit=not plain)} to {change(high, spec, signed=True)})"
+    if math.isfinite(low):
+        return f" (at least {change(low, spec, signed=True)})"
+    if math.isfinite(high):
+        return f" (at most {change(high, spec, signed=True)})"
+    return ""
+
+
+def _reference(method: str) -> str:
+    """Name what the metric was compared with."""
+    if method.startswith("before-after"):
+        return "its level before the deployment"
+    if method.startswith("difference-in-differences"):
+        return "what the control group's change would suggest"
+    return "the baseline"
 
 
 def sentence(
-    result: Result, i: int, *, verdict: int | None = None, reason: str | None = None, among: int = 0
+    result: Result,
+    i: int,
+    *,
+    verdict: int | None = None,
+    reason: str | None = None,
+    among: int = 0,
+    clock: tuple[float, float] = UNKNOWN_CLOCK,
 ) -> str:
-    """Return the sentence on series ``i``; ``verdict`` and ``reason`` replace its own."""
-    spec = result.specs[i]
-    log = spec.scale == "log"
+    """Return the sentence on series ``i``.
+
+    Parameters
+    ----------
+    verdict, reason:
+        Replace the series' own, after a correction for many.
+    among:
+        How many series were judged together.
+    clock:
+        Epoch seconds of column 0 and the step; without it the onset is told as a point.
+    """
+    spec, method = result.specs[i], result.method[i]
     v = int(result.verdict[i]) if verdict is None else verdict
     why = result.reason[i] if reason is None else reason
-    effect, low, high = (float(a[i]) for a in (result.effect, result.effect_low, result.effect_high))
-    margin = change(float(result.margin[i]), log, spec.unit)
-    span = f"({change(low, log, spec.unit, signed=True)} to {change(high, log, spec.unit, signed=True)})"
-    history = _history(result, i)
-    if v == Verdict.FAIL and why == "tail_regression":
-        tail = change(float(result.tail_effect[i]), log, spec.unit, signed=True)
-        return f"{spec.name}: its worst points are {tail} against the baseline's, while its typical value changed by {change(effect, log, spec.unit, signed=True)}{history}."
+    effect = float(result.effect[i])
+    margin_value = float(result.margin[i])
+    margin = change(margin_value, spec)
+    span = between(float(result.effect_low[i]), float(result.effect_high[i]), spec)
+    moved = f"it changed by {change(effect, spec, signed=True)}{span}" if math.isfinite(effect) else ""
     if v == Verdict.FAIL:
-        where = "above" if effect > 0 else "below"
-        since = f", since point {int(result.onset[i]) + 1}" if result.onset[i] >= 0 else ""
-        return f"{spec.name} is {change(effect, log, spec.unit)} {where} the baseline {span}{since}{history}."
+        # The windows counted the typical value's change, which is not what a failing tail rests on.
+        history = "" if why == "tail_regression" else _history(result, i)
+        return f"{_failing(result, i, why, span, clock)}{history}."
     if v == Verdict.PASS:
-        return f"{spec.name} is not worse than the baseline by the margin of {margin}: it changed by {change(effect, log, spec.unit, signed=True)} {span}."
-    text = _WHY.get(why, why.replace("_", " ")).format(
-        pairs=min(int(result.n_baseline[i]), int(result.n_canary[i])), n=among or len(result)
-    )
-    if math.isfinite(effect) and why in (
-        "not_enough_evidence",
-        "below_margin",
-        "not_significant_among_many",
-        "tail_in_doubt",
-        "hold_only",
-    ):
-        text += f"; so far it changed by {change(effect, log, spec.unit, signed=True)} {span}, the margin is {margin}"
+        return f"{spec.name} is not worse: {moved}, which is within the margin of {margin}."
+    if why == "too_few_points":
+        points = min(int(result.n_baseline[i]), int(result.n_canary[i]))
+        what = "point is" if points == 1 else "points are"
+        few = f"only {points} {what} there, at least {MIN_POINTS} are needed" if points < MIN_POINTS else ""
+        return f"{spec.name}: {few or 'there are too few points to tell'}."
+    alone = method.startswith(("before-after", "difference-in-differences"))
+    text = (_WHY_ALONE.get(why) if alone else None) or _WHY.get(why, why.replace("_", " "))
+    text = text.format(n=among or len(result))
+    if why == "constant" and math.isfinite(effect) and effect != 0.0:
+        text = (
+            f"nothing moves, so there is no yardstick for its change of {change(effect, spec, signed=True)}"
+        )
+    if moved and why in _TELLS_CHANGE:
+        text += f"; so far {moved}, the margin is {margin}"
         seconds = float(result.seconds_to_answer[i])
         if why == "not_enough_evidence" and math.isfinite(seconds):
-            text += f"; if nothing changed, about {duration(seconds)} more would show it"
+            text += f"; if there is no change, about {duration(seconds)} more would show it"
     return f"{spec.name}: {text}."
+
+
+def _failing(result: Result, i: int, why: str, span: str, clock: tuple[float, float]) -> str:
+    spec = result.specs[i]
+    effect = float(result.effect[i])
+    reference = _reference(result.method[i])
+    moved = change(effect, spec, signed=True)
+    if why == "tail_regression":
+        worst = f"its worst points are {_apart(float(result.tail_effect[i]), spec, 'those of ' + reference)}"
+        return f"{spec.name}: {worst}, while its typical value changed by {moved}{span}"
+    worse = (
+        -effect
+        if spec.direction == "down_is_worse"
+        else abs(effect)
+        if spec.direction == "either"
+        else effect
+    )
+    if not worse > 0:
+        now = f"; by now it changed by {moved}{span}" if math.isfinite(effect) else ""
+        return f"{spec.name} was shown to be worse than {reference} earlier in the watch{now}"
+    onset = int(result.onset[i])
+    since = f", since {moment(onset, clock)}" if onset >= 0 else ""
+    return f"{spec.name} is {_apart(effect, spec, reference)}{span}{since}"
+
+
+def _apart(effect: float, spec: MetricSpec, reference: str) -> str:
+    if spec.scale == "log" and effect >= DOUBLE:
+        return f"{1.0 + effect:.3g} times {reference}"
+    return f"{change(effect, spec)} {'above' if effect > 0 else 'below'} {reference}"
+
+
+def moment(column: int, clock: tuple[float, float]) -> str:
+    """Write when a column was: "12:41 UTC", or "point 5" when no clock is known."""
+    start, step = clock
+    if not (math.isfinite(start) and math.isfinite(step) and start >= FIRST_DATE):
+        return f"point {column + 1}"
+    at = datetime.fromtimestamp(start + column * step, tz=UTC)
+    return f"{at:%H:%M} UTC" if step >= 60 else f"{at:%H:%M:%S} UTC"
 
 
 def duration(seconds: float) -> str:
@@ -102,4 +224,5 @@ def _history(result: Result, i: int) -> str:
     windows = int(result.history_windows[i])
     if windows == 0:
         return ""
-    return f"; a change this large was seen in {int(result.history_exceeding[i])} of {windows} comparable windows"
+    seen = int(result.history_exceeding[i])
+    return f"; a change this large was seen in {seen} of {windows} comparable windows"

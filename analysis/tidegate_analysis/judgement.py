@@ -75,16 +75,14 @@ class Judgement:
                 verdict=int(self.verdicts[i]),
                 reason=self.reasons[i],
                 among=len(self.verdicts),
+                clock=self.clock,
             )
         n = len(self.verdicts)
         if n == 0:
             return "Nothing was judged."
         if self.verdict == Verdict.PASS:
-            what = "metric is" if n == 1 else "metrics are"
             return (
-                f"PASS: all {n} {what} shown not to be worse than the margin."
-                if n > 1
-                else f"PASS: {self.explain(0)}"
+                f"PASS: {self.explain(0)}" if n == 1 else f"PASS: all {n} metrics are within their margins."
             )
         wanted = self.verdict
         rows = np.flatnonzero(self.verdicts == wanted)

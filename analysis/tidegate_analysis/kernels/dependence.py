@@ -191,5 +191,8 @@ def standard_errors(u: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         se_ar1 = np.sqrt(variance * vif / n)
         se_ewc = np.sqrt(lrv / n)
         df_ar1 = np.maximum(n / vif - 1.0, 1.0)
+        # A constant row leaves rounding errors of its level; they are no spread.
+        still = variance <= (1e-12 * np.fmax.reduce(np.abs(u), axis=1, initial=0.0)) ** 2
+    se_ewc, se_ar1 = np.where(still, 0.0, se_ewc), np.where(still, 0.0, se_ar1)
     bad = n < 4
-    return se_ewc, df, np.where(bad, np.nan, se_ar1), np.where(bad, np.nan, df_ar1)
+    return np.where(bad, np.nan, se_ewc), df, np.where(bad, np.nan, se_ar1), np.where(bad, np.nan, df_ar1)
