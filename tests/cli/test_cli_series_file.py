@@ -46,12 +46,12 @@ def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
         (
             "a.csv",
             b"timestamp,metric,arm,value\n1,a,canary,3\n2,a,canary,fast\n",
-            "row 2: value 'fast' is not a number",
+            "row 1: value 'fast' is not a number",
         ),
         (
             "a.csv",
             b"timestamp,metric,arm,value,total\n1,a,canary,3,many\n",
-            "row 1: total 'many' is not a number",
+            "row 0: total 'many' is not a number",
         ),
         (
             "a.csv",

@@ -105,7 +105,7 @@ def analyze(
         import tidegate_analysis as ta
 
         from tidegate_server.api.findings import encode_response
-        from tidegate_server.cli.series_file import read_series
+        from tidegate_server.cli.series_file import first_line, read_series
         from tidegate_server.cli.specs import build_specs
 
         frame = read_series(file)
@@ -118,7 +118,7 @@ def analyze(
             batch.add_frame(frame, deployed_at=moment)
             judgement = ta.analyze(batch, design=DESIGNS[design], q=q, deployed_at=moment, warm_up=warm_up)
         except ValueError as error:
-            raise CouldNotLookError(f"{file}: {error}") from error
+            raise CouldNotLookError(f"{file}: {first_line(error)}") from error
         response = encode_response(judgement, deployed_at=moment)
     if output == "json":
         click.echo(json.dumps(plain(response), indent=2, allow_nan=False))

@@ -46,7 +46,7 @@ def read_series(path: str) -> pd.DataFrame:
     except UnicodeDecodeError:
         raise CouldNotLookError(f"{name}: is not a text file in UTF-8; CSV is expected") from None
     except (OSError, ValueError) as error:
-        raise CouldNotLookError(f"{name}: cannot be read: {_first_line(error)}") from error
+        raise CouldNotLookError(f"{name}: cannot be read: {first_line(error)}") from error
     missing = [column for column in REQUIRED if column not in frame.columns]
     if missing:
         raise CouldNotLookError(
@@ -61,7 +61,7 @@ def read_series(path: str) -> pd.DataFrame:
             numbers = pd.to_numeric(frame[column], errors="coerce")
             bad = int((numbers.isna() & frame[column].notna()).to_numpy().argmax())
             raise CouldNotLookError(
-                f"{name}: row {bad + 1}: {column} {frame[column].iloc[bad]!r} is not a number"
+                f"{name}: row {bad}: {column} {frame[column].iloc[bad]!r} is not a number"
             )
     return frame
 
@@ -79,7 +79,7 @@ def _read_csv(source: str | TextIO) -> pd.DataFrame:
                 index_col=False,
                 # "NA" or "null" may be a metric's name; only an empty cell and nan are missing.
                 keep_default_na=False,
-                na_values={"value": missing, "total": missing},
+                na_values={"timestamp": [""], "value": missing, "total": missing},
                 dtype={"metric": "str", "arm": "str", "phase": "str", "instance": "str"},
                 skipinitialspace=True,
             )
@@ -100,5 +100,6 @@ def _read_parquet(path: str) -> pd.DataFrame:
         ) from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,69 @@
+"""The README keeps its word: its snippets run, its tables and links are true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tidegate_server.app import Server
+from tidegate_server.cli import COMMANDS
+from tidegate_server.cli.exits import Exit
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ADDRESS = "127.0.0.1:7443"
+
+
+def snippets(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_python_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    code = next(code for code in snippets("python") if ADDRESS not in code)
+    exec(compile(code, "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert said.startswith("FAIL - ")
+    assert re.search(r"checkout_latency_p95 is \d+ % above the baseline", said)
+
+
+def test_python_over_grpc(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    codes = [code for code in snippets("python") if ADDRESS in code]
+    assert codes
+    for code in codes:
+        exec(compile(code.replace(ADDRESS, server.target), "README.md", "exec"), {})
+        said = capsys.readouterr().out
+        assert "checkout_latency_p95" in said
+        assert "FAIL" in said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_command_and_exit_code_is_told() -> None:
+    told = set(re.findall(r"^\| `tidegate (\S+?)[ `]", README, re.MULTILINE))
+    assert told == set(COMMANDS)
+    numbers = {int(n) for n in re.findall(r"(\d) (?:proceed|halt|usage|hold|could not look)", README)}
+    assert numbers == {int(code) for code in Exit} - {Exit.INTERRUPTED}
+
+
+def test_every_make_target_that_is_told_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))) <= targets
+
+
+def test_settings_that_are_told_exist() -> None:
+    import dataclasses
+
+    from tidegate_server.config import Config
+
+    flags = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Config)}
+    told = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")))
+    assert told
+    assert told <= flags
