@@ -134,6 +134,11 @@ def ewc_lrv(u: Floats) -> tuple[Floats, Floats]:
     return lrv, df
 
 
+def _rounding(u: Floats) -> Floats:
+    """Variance that a constant row may show by the rounding of its level. Shape (series,)."""
+    return np.asarray((1e-12 * np.fmax.reduce(np.abs(u), axis=1, initial=0.0)) ** 2)
+
+
 def lag1(u: Floats, *, corrected: bool = True) -> Floats:
     """Lag-1 autocorrelation of each row, clipped to [0, 0.97]; NaN below 4 points, 0 for a constant row.
 
@@ -145,7 +150,7 @@ def lag1(u: Floats, *, corrected: bool = True) -> Floats:
         mean = np.nansum(closed, axis=1) / n_f
         c = np.where(np.isnan(closed), 0.0, closed - mean[:, None])
         power = (c * c).sum(axis=1)
-        r = np.where(power > 0, (c[:, 1:] * c[:, :-1]).sum(axis=1) / power, 0.0)
+        r = np.where(power > n_f * _rounding(closed), (c[:, 1:] * c[:, :-1]).sum(axis=1) / power, 0.0)
         if corrected:
             r = r + (1.0 + 3.0 * r) / n_f
     return np.where(n >= 4, np.clip(r, 0.0, RHO_MAX), np.nan)
@@ -191,8 +196,7 @@ def standard_errors(u: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         se_ar1 = np.sqrt(variance * vif / n)
         se_ewc = np.sqrt(lrv / n)
         df_ar1 = np.maximum(n / vif - 1.0, 1.0)
-        # A constant row leaves rounding errors of its level; they are no spread.
-        still = variance <= (1e-12 * np.fmax.reduce(np.abs(u), axis=1, initial=0.0)) ** 2
+        still = variance <= _rounding(u)
     se_ewc, se_ar1 = np.where(still, 0.0, se_ewc), np.where(still, 0.0, se_ar1)
     bad = n < 4
     return np.where(bad, np.nan, se_ewc), df, np.where(bad, np.nan, se_ar1), np.where(bad, np.nan, df_ar1)
