@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
-from conftest import Runner
 from store_factories import AUDIT, T0, block, evaluation, judged, overridden
+from store_runner import Runner
 from tidegate_server.gates.model import EvaluationState
 from tidegate_server.store import Tick
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidegate_server.gates.errors import DomainError, NotFoundError, PreconditionError, RequestReusedError
-from tidegate_server.gates.model import Evaluation, EvaluationState
+from tidegate_server.gates.model import Evaluation, EvaluationState, MonitorCheck
 from tidegate_server.gates.ports import AuditRecord, BlockReceipt, ListQuery, Page, StoredBlock
 from tidegate_server.store import schema
 from tidegate_server.store.audit import write_audit
@@ -208,6 +208,9 @@ class SqlEvaluations:
                     expire_us=optional_micros(evaluation.expire_time),
                     gate=gate,
                     series_complete=evaluation.series_complete,
+                    watches_monitors=any(
+                        isinstance(rule.check, MonitorCheck) for rule in evaluation.gate.rules
+                    ),
                     due_us=None if evaluation.finished else self._database.now,
                     fence=0,
                     inputs=0,

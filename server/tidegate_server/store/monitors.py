@@ -8,7 +8,7 @@ A group's timeline is kept as stretches: (start, state, muted), last confirmed a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,9 +78,10 @@ def _missing(monitor_id: str) -> NotFoundError:
 class SqlMonitors:
     """Implements `MonitorRepository`."""
 
-    def __init__(self, database: Database) -> None:
-        """Keep the database."""
+    def __init__(self, database: Database, changed: Callable[[], None] = lambda: None) -> None:
+        """Keep the parts; `changed` is called when states, or what mutes them, have changed."""
         self._database = database
+        self.changed = changed
 
     async def push(self, states: Sequence[StatePush], now: float) -> PushReceipt:
         """See `MonitorRepository.push`. Two different states of the same moment are both kept, in their
@@ -94,6 +95,8 @@ class SqlMonitors:
             for state in states:
                 await batch.take(state)
             await batch.write()
+        if batch.unchanged < len(states):
+            self.changed()
         return PushReceipt(len(states), batch.unchanged, batch.out_of_order)
 
     async def list(self, *, alive_after: float | None = None) -> Sequence[Monitor]:

@@ -90,6 +90,7 @@ evaluations = sa.Table(
     # What every rule has found so far, with its evidence.
     sa.Column("results", sa.Text, nullable=False),
     sa.Column("series_complete", sa.Boolean, nullable=False),
+    sa.Column("watches_monitors", sa.Boolean, nullable=False),
     # When the engine must look again; absent once the evaluation is through.
     sa.Column("due_us", _Micros),
     sa.Column("lease_owner", sa.Text),

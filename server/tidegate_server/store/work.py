@@ -207,6 +207,23 @@ class SqlWork:
         async with self._database.write() as connection:
             await connection.execute(statement)
 
+    async def nudge(self, limit: int = 1000) -> int:
+        """Makes evaluations that watch monitors due now, as states have changed; returns how many.
+
+        At most `limit`: with more than that the look they take anyway every few seconds must do.
+        """
+        now = self._database.now
+        watching = sa.select(_e.id).where(
+            _e.due_us.is_not(None), _e.watches_monitors, _e.due_us > now, _e.lease_us.is_(None)
+        )
+        statement = (
+            sa.update(schema.evaluations)
+            .where(_e.id.in_(watching.limit(limit).with_for_update(skip_locked=True)))
+            .values(due_us=now)
+        )
+        async with self._database.write() as connection:
+            return int((await connection.execute(statement)).rowcount)
+
     async def next_due(self) -> tuple[int, int | None]:
         """The store's clock, and the earliest moment at which something can be claimed (None: nothing
         waits)."""

@@ -75,6 +75,7 @@ def upgrade() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("results", sa.Text(), nullable=False),
         sa.Column("series_complete", sa.Boolean(), nullable=False),
+        sa.Column("watches_monitors", sa.Boolean(), nullable=False),
         sa.Column("due_us", sa.BigInteger(), nullable=True),
         sa.Column("lease_owner", sa.Text(), nullable=True),
         sa.Column("lease_us", sa.BigInteger(), nullable=True),
