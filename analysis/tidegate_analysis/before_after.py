@@ -15,7 +15,8 @@ from tidegate_analysis.compare import check_step
 from tidegate_analysis.decide import ROUNDING, policy_of, tail_p
 from tidegate_analysis.kernels import dependence, placebo, scan
 from tidegate_analysis.prepare import as_points, level, notes_for, to_scale
-from tidegate_analysis.resolution import resolve_all
+from tidegate_analysis.defaults import resolve_all
+from tidegate_analysis.rates import as_levels, increments, ratios
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, specs_for
 
@@ -40,6 +41,8 @@ def before_after(
     control_before: ArrayLike | None = None,
     control_after: ArrayLike | None = None,
     exclude: ArrayLike | None = None,
+    before_exposure: ArrayLike | None = None,
+    after_exposure: ArrayLike | None = None,
 ) -> Result:
     """Judge the points after a deployment against those before it.
 
@@ -63,6 +66,8 @@ def before_after(
         differences).
     exclude:
         Shape (past points,): true where another deployment or a known incident touches the past.
+    before_exposure, after_exposure:
+        Totals that the values are events of, in the shapes of ``before`` and ``after``; the ratio is then judged.
 
     Raises
     ------
@@ -90,24 +95,25 @@ def before_after(
         touched = np.asarray(exclude, dtype=bool)
         if touched.shape != (x.shape[1],):
             raise ValueError(f"exclude: must have the shape ({x.shape[1]},), not {touched.shape}")
-    resolved, derived, margin = resolve_all(specs, x, y, has_exposure=False)
+    tx = _totals("before_exposure", before_exposure, x)
+    ty = _totals("after_exposure", after_exposure, y)
+    x, y = ratios(x, tx), ratios(y, ty)
+    exposed = np.zeros(len(specs), dtype=bool) if tx is None else ~np.isnan(tx).all(axis=1)
+    resolved, derived, margin = resolve_all(specs, x, y, exposed)
     if any(s.kind == "histogram" for s in resolved):
         raise ValueError("spec: histograms are compared with compare_histograms, from their bin counts")
+    x, y = increments(resolved, (x, y))
+    if cx is not None and cy is not None:
+        cx, cy = increments(resolved, (cx, cy))
+    resolved, derived, margin, rare = as_levels(resolved, derived, margin, x)
     policy = policy_of(resolved, margin)
-    counters = np.array([s.kind == "counter" for s in resolved], dtype=bool)
-    if counters.any():
-        from tidegate_analysis.kernels.counters import increases
-
-        joined = np.concatenate([x, y], axis=1)
-        joined[counters] = increases(joined[counters])
-        x, y = joined[:, : x.shape[1]], joined[:, x.shape[1] :]
     raw_x, raw_y = x, y
     arrays = (x, y) if cx is None or cy is None else (x, y, cx, cy)
     prepared = to_scale(arrays, policy.log)
     gx, gy = prepared.parts[0], prepared.parts[1]
     if len(prepared.parts) == 4:
         gx, gy = gx - prepared.parts[2], gy - prepared.parts[3]
-    found = scanned(gx, gy, policy.sign, step, touched)
+    found = scanned(gx, gy, policy.sign, step, touched, rare)
     names = ("difference-in-differences" if cx is not None else "before-after")
     method = np.char.replace(found.contrast.method, "before-after", names) if len(specs) else found.contrast.method
     bad_x, bad_y = prepared.bad[0], prepared.bad[1]
@@ -149,6 +155,15 @@ def before_after(
     )
 
 
+def _totals(name: str, values: ArrayLike | None, arm: Floats) -> Floats | None:
+    if values is None:
+        return None
+    out = as_points(name, values)
+    if out.shape != arm.shape:
+        raise ValueError(f"{name}: shape {out.shape} does not fit the points' {arm.shape}")
+    return out
+
+
 class Found(NamedTuple):
     """What a scan found: the contrast of the whole stretch, and the most unusual window."""
 
@@ -180,7 +195,9 @@ def plan_for(points: int, past: int, step: float) -> Plan:
     return Plan(size, back, per_day, scan.layout(blocks, tuple(h for h in lengths if h <= blocks)))
 
 
-def scanned(gx: Floats, gy: Floats, sign: Floats, step: float, touched: NDArray[np.bool_] | None) -> Found:
+def scanned(
+    gx: Floats, gy: Floats, sign: Floats, step: float, touched: NDArray[np.bool_] | None, rare: NDArray[np.bool_]
+) -> Found:
     """Scan the stretch after the deployment; arrays on the scale of the change, (series, points).
 
     Series are worked through in portions that bound the memory; each portion is one vectorised call.
@@ -191,9 +208,9 @@ def scanned(gx: Floats, gy: Floats, sign: Floats, step: float, touched: NDArray[
     per_series = (min(past // plan.size, scan.MOMENTS) + 1) * max(len(plan.windows.first), 1) if plan else 1
     portion = max(1, CHUNK // max(per_series, 1))
     if S <= portion:
-        return _scan_portion(gx, gy, sign, plan, touched)
+        return _scan_portion(gx, gy, sign, plan, touched, rare)
     parts = [
-        _scan_portion(gx[a : a + portion], gy[a : a + portion], sign[a : a + portion], plan, touched)
+        _scan_portion(gx[a : a + portion], gy[a : a + portion], sign[a : a + portion], plan, touched, rare[a : a + portion])
         for a in range(0, S, portion)
     ]
     width = max(p.contrast.past.shape[1] for p in parts)
@@ -214,7 +231,14 @@ def scanned(gx: Floats, gy: Floats, sign: Floats, step: float, touched: NDArray[
     return Found(joined, tail, *(np.concatenate([getattr(p, f) for p in parts]) for f in ("p_value", "change", "scale", "level")))
 
 
-def _scan_portion(gx: Floats, gy: Floats, sign: Floats, plan: Plan | None, touched: NDArray[np.bool_] | None) -> Found:
+def _scan_portion(
+    gx: Floats,
+    gy: Floats,
+    sign: Floats,
+    plan: Plan | None,
+    touched: NDArray[np.bool_] | None,
+    rare: NDArray[np.bool_],
+) -> Found:
     S = len(gy)
     unknown = np.full(S, np.nan)
     if plan is None:
@@ -225,8 +249,8 @@ def _scan_portion(gx: Floats, gy: Floats, sign: Floats, plan: Plan | None, touch
     size, windows = plan.size, plan.windows
     points = gy.shape[1]
     usable = windows.blocks * size
-    before = scan.block_means(gx, size)
-    after = scan.block_means(gy[:, :usable][:, ::-1], size)[:, ::-1] if size > 1 else gy[:, :usable]
+    before = scan.block_means(gx, size, rare)
+    after = scan.block_means(gy[:, :usable][:, ::-1], size, rare)[:, ::-1] if size > 1 else gy[:, :usable]
     excluded = None
     if touched is not None:
         n = touched.size // size

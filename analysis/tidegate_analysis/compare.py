@@ -11,7 +11,7 @@ from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
 from tidegate_analysis.assemble import Pieces, assemble
 from tidegate_analysis.decide import policy_of
-from tidegate_analysis.resolution import resolve_all
+from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
 from tidegate_analysis.prepare import as_points, level, notes_for, to_scale
 from tidegate_analysis.result import Result, concatenate
@@ -49,6 +49,7 @@ def compare(
     history: ArrayLike | None = None,
     baseline_exposure: ArrayLike | None = None,
     canary_exposure: ArrayLike | None = None,
+    history_exposure: ArrayLike | None = None,
     step_seconds: float | None = None,
     borrow: bool = True,
 ) -> Result:
@@ -65,6 +66,8 @@ def compare(
         Shape (series, windows, 2, points): past pairs of windows in which nothing was wrong, baseline first.
     baseline_exposure, canary_exposure:
         Totals that the values are events of, in the shape of the arms; needed for kind ``"ratio"``.
+    history_exposure:
+        Totals of the windows, in the shape of ``history``; without them a window's scrapes count alike.
     step_seconds:
         Time between scrapes; without it no time to an answer is told.
     borrow:
@@ -91,8 +94,18 @@ def compare(
     past = check_history(history, S, points)
     ex = _exposure("baseline_exposure", baseline_exposure, x)
     ey = _exposure("canary_exposure", canary_exposure, y)
+    past_exposure = None
+    if history_exposure is not None:
+        if history is None or np.shape(history_exposure) != np.shape(history):
+            raise ValueError(
+                f"history_exposure: shape {np.shape(history_exposure)} does not fit the history's {np.shape(history)}"
+            )
+        past_exposure = check_history(history_exposure, S, points)
     step = check_step(step_seconds)
-    resolved, derived, margin = resolve_all(specs, x.reshape(S, -1), y.reshape(S, -1), ex is not None)
+    exposed = np.zeros(S, dtype=bool)
+    if ex is not None and ey is not None:
+        exposed = ~np.isnan(ex).reshape(S, -1).all(axis=1) & ~np.isnan(ey).reshape(S, -1).all(axis=1)
+    resolved, derived, margin = resolve_all(specs, x.reshape(S, -1), y.reshape(S, -1), exposed)
     kinds = np.array([s.kind for s in resolved]) if S else np.zeros(0, dtype="<U1")
     if (kinds == "histogram").any():
         raise ValueError("spec: histograms are compared with compare_histograms, from their bin counts")
@@ -106,23 +119,29 @@ def compare(
         if not len(index):
             continue
         chosen = index.tolist()
-        arguments = (
-            x[index],
-            y[index],
-            past[index],
-            tuple(resolved[i] for i in chosen),
-            tuple(derived[i] for i in chosen),
-            margin[index],
-            step,
-        )
+        chosen_specs = tuple(resolved[i] for i in chosen)
+        chosen_derived = tuple(derived[i] for i in chosen)
         if counts:
             parts.append(
                 compare_counts(
-                    *arguments, None if ex is None else ex[index], None if ey is None else ey[index]
+                    x[index],
+                    y[index],
+                    past[index],
+                    None if past_exposure is None else past_exposure[index],
+                    chosen_specs,
+                    chosen_derived,
+                    margin[index],
+                    step,
+                    None if ex is None else ex[index],
+                    None if ey is None else ey[index],
                 )
             )
         else:
-            parts.append(_continuous(*arguments, borrow))
+            parts.append(
+                _continuous(
+                    x[index], y[index], past[index], chosen_specs, chosen_derived, margin[index], step, borrow
+                )
+            )
         rows.append(index)
     return concatenate(parts, rows)
 

@@ -18,7 +18,7 @@ from tidegate_analysis.decide import policy_of, quantile_t, tail_p, to_effect
 from tidegate_analysis.judgement import Judgement, judge
 from tidegate_analysis.kernels import dependence, placebo, scan, sequential
 from tidegate_analysis.prepare import as_points, to_scale
-from tidegate_analysis.resolution import resolve_all
+from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import Design, MetricSpec, Verdict
 from tidegate_analysis.tail import CENTRE_WEIGHT, MIN_WINDOWS, TAIL_WEIGHT

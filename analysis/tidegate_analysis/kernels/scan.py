@@ -38,7 +38,7 @@ def layout(blocks: int, lengths: tuple[int, ...]) -> Layout:
     return Layout(np.array([a for a, _ in ordered]), np.array([b for _, b in ordered]), blocks)
 
 
-def block_means(x: Floats, size: int) -> Floats:
+def block_means(x: Floats, size: int, rare: NDArray[np.bool_] | None = None) -> Floats:
     """Robust means of consecutive blocks of ``size`` points, counted from the right end of each row.
 
     Blocks of 5 or more points are trimmed by a fifth at each end. A block with less than half its points is
@@ -50,6 +50,8 @@ def block_means(x: Floats, size: int) -> Floats:
     if size == 1:
         return cut[:, :, 0]
     means = dependence.trimmed_mean(cut, 0.2)
+    if rare is not None and rare.any():
+        means[rare] = dependence.trimmed_mean(cut[rare], 0.0)
     enough = 2 * (~np.isnan(cut)).sum(axis=2) >= size
     return np.where(enough, means, np.nan)
 

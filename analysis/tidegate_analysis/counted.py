@@ -1,0 +1,203 @@
+"""Counts, event ratios and rare events: from arms to findings by the conditional binomial."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from tidegate_analysis import tail as tails
+from tidegate_analysis.decide import POWER, policy_of
+from tidegate_analysis.kernels import changepoint
+from tidegate_analysis.kernels.counts import fixed_horizon_counts, history_dispersion
+from tidegate_analysis.prepare import notes_for
+from tidegate_analysis.result import Result
+from tidegate_analysis.spec import MetricSpec, Verdict
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+# Fewer events than this in both arms together never fail a canary by themselves.
+MIN_EVENTS = 5
+
+
+def clean_counts(events: Floats, exposure: Floats | None) -> tuple[Floats, Floats | None, Ints]:
+    """Make infinite and negative counts missing, and sum over instances; return how many points were bad.
+
+    ``events`` has the shape (series, points) or (series, instances, points), ``exposure`` the same.
+    """
+    flat = events.reshape(len(events), -1)
+    with np.errstate(invalid="ignore"):
+        wrong = ~np.isnan(events) & ~((events >= 0) & (events < 1e15))
+    bad = wrong.reshape(len(events), -1).sum(axis=1) if flat.size else np.zeros(len(events), dtype=np.int64)
+    out = np.where(wrong, np.nan, events)
+    totals = None
+    if exposure is not None:
+        with np.errstate(invalid="ignore"):
+            off = ~np.isnan(exposure) & ~((exposure >= 0) & (exposure < 1e15))
+        bad = bad + off.reshape(len(events), -1).sum(axis=1)
+        totals = np.where(off, np.nan, exposure)
+    if events.ndim == 3:
+        gap = np.isnan(out) if totals is None else np.isnan(out) | np.isnan(totals)
+        none = gap.all(axis=1)
+        out = np.where(none, np.nan, np.where(gap, 0.0, out).sum(axis=1))
+        if totals is not None:
+            totals = np.where(none, np.nan, np.where(gap, 0.0, totals).sum(axis=1))
+    return out, totals, bad.astype(np.int64)
+
+
+def compare_counts(
+    x: Floats,
+    y: Floats,
+    past: Floats,
+    past_exposure: Floats | None,
+    specs: tuple[MetricSpec, ...],
+    derived: tuple[tuple[str, ...], ...],
+    margin: Floats,
+    step: float,
+    ex: Floats | None,
+    ey: Floats | None,
+) -> Result:
+    """Judge series of kind count (relative margin) and ratio (margin as a difference of ratios) at one moment.
+
+    Parameters
+    ----------
+    x, y:
+        Events of baseline and canary, (series, points) or (series, instances, points).
+    past, past_exposure:
+        Events, and their totals, of past windows: (series, windows, 2, points).
+    ex, ey:
+        Totals; rows without any are judged as counts.
+
+    Raises
+    ------
+    ValueError
+        When a ratio comes without totals.
+    """
+    S = len(specs)
+    x, ex, bad_x = clean_counts(x, ex)
+    y, ey, bad_y = clean_counts(y, ey)
+    ratio = np.array([s.kind == "ratio" for s in specs], dtype=bool)
+    if ratio.any() and (ex is None or ey is None):
+        raise ValueError("baseline_exposure: kind 'ratio' needs the totals of both arms, baseline_exposure and canary_exposure")
+    policy = policy_of(specs, margin)
+    fields = {name: np.full(S, np.nan) for name in ("effect", "low", "high", "p", "p_pass", "n", "base", "canary", "events")}
+    for rows, absolute in ((np.flatnonzero(ratio), True), (np.flatnonzero(~ratio), False)):
+        if not len(rows):
+            continue
+        ok_x, ok_y = (None, None) if ex is None or ey is None else (ex[rows], ey[rows])
+        if not absolute and ok_x is not None and ok_y is not None and np.isnan(ok_x).all() and np.isnan(ok_y).all():
+            ok_x = ok_y = None
+        dispersion = None
+        if past.shape[1]:
+            old = past[rows]
+            with np.errstate(invalid="ignore"):
+                old = np.where((old >= 0) & (old < 1e15), old, np.nan)
+            dispersion, _ = history_dispersion(old, None if past_exposure is None else past_exposure[rows])
+        found = fixed_horizon_counts(
+            x[rows], y[rows], baseline_exposure=ok_x, canary_exposure=ok_y, margin=margin[rows], absolute=absolute,
+            sign=policy.sign[rows], alpha=policy.alpha[rows], alpha_pass=policy.alpha_pass[rows], dispersion=dispersion,
+        )  # fmt: skip
+        for name, value in (
+            ("effect", found.effect), ("low", found.low), ("high", found.high), ("p", found.p_value), ("p_pass", found.pass_p_value),
+            ("n", found.n_effective), ("base", found.baseline_level), ("canary", found.canary_level),
+            ("events", found.baseline_events + found.canary_events),
+        ):  # fmt: skip
+            fields[name][rows] = value
+    return counted_result(
+        specs, derived, margin, step, x, y, ex, ey, fields, bad_x, bad_y, past.shape[1],
+        tuple("counts-ratio.v1" if r else "counts.v1" for r in ratio.tolist()),
+    )  # fmt: skip
+
+
+def counted_result(
+    specs: tuple[MetricSpec, ...],
+    derived: tuple[tuple[str, ...], ...],
+    margin: Floats,
+    step: float,
+    x: Floats,
+    y: Floats,
+    ex: Floats | None,
+    ey: Floats | None,
+    f: dict[str, Floats],
+    bad_x: Ints,
+    bad_y: Ints,
+    windows: int,
+    method: tuple[str, ...],
+    log_e: Floats | None = None,
+) -> Result:
+    """Decide counts and build the result; ``f`` has what the kernel answered, arrays over series."""
+    S = len(specs)
+    policy = policy_of(specs, margin)
+    effect = f["effect"]
+    heard = tails.presence(x, y)
+    pairs = (~np.isnan(x) & ~np.isnan(y)).sum(axis=1)
+    p = np.where(np.isfinite(f["p"]), np.clip(f["p"], 1e-300, 1.0), 1.0)
+    with np.errstate(invalid="ignore"):
+        beyond = np.where(policy.sign == 0, np.abs(effect) > margin, policy.sign * effect > margin)
+        # An effect without a bound: events where the baseline had none at all.
+        beyond |= np.isposinf(effect) & (policy.sign >= 0)
+        fail = (p <= policy.alpha) & beyond & (f["events"] >= MIN_EVENTS)
+        passed = ~fail & (f["p_pass"] <= policy.alpha_pass)
+    verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(np.int8)
+    reason = np.where(fail, "regression", np.where(passed, "within_margin", "not_enough_evidence")).astype("<U24")
+    for name, where in (("bad_values", (bad_y > 0) | (bad_x * 20 > np.maximum(pairs, 1))), ("canary_silent", heard.silent)):
+        reason[passed & where] = name
+        verdict[passed & where] = Verdict.INCONCLUSIVE
+    spoken_x, spoken_y = (~np.isnan(x)).sum(axis=1), (~np.isnan(y)).sum(axis=1)
+    unknown = verdict == Verdict.INCONCLUSIVE
+    with np.errstate(invalid="ignore"):
+        few = unknown & (p <= policy.alpha) & ~(f["events"] >= MIN_EVENTS)
+    for name, where in (
+        ("below_margin", unknown & (p <= policy.alpha) & ~beyond),
+        ("too_few_events", few),
+        ("no_overlap", (pairs == 0) & (spoken_x > 0) & (spoken_y > 0)),
+        ("no_baseline", (spoken_x == 0) & (spoken_y > 0)),
+        ("canary_silent", (spoken_y == 0) & (spoken_x > 0)),
+        ("no_data", (spoken_x == 0) & (spoken_y == 0)),
+    ):
+        reason[unknown & where] = name
+    worse_up = policy.sign >= 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        to_null = np.where(worse_up, effect - f["low"], f["high"] - effect)
+        to_margin = np.where(worse_up, f["high"] - effect, effect - f["low"])
+        z_fail, z_pass, z_power = -special.ndtri(policy.alpha), -special.ndtri(policy.alpha_pass), special.ndtri(POWER)
+        detectable = to_null * (1.0 + z_power / z_fail)
+        factor = (to_margin * (1.0 + z_power / z_pass) / margin) ** 2
+        seconds = np.where(
+            (verdict == Verdict.INCONCLUSIVE) & (factor > 1.0) & np.isfinite(factor), (factor - 1.0) * pairs * step, np.nan
+        )
+    onset = [np.full(S, -1, dtype=np.int64) for _ in range(3)]
+    if fail.any():
+        share = np.full(x.shape, 0.5)
+        if ex is not None and ey is not None:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                told = ey / (ex + ey)
+            share = np.where(np.isfinite(told), told, 0.5)
+        surplus = (y - (x + y) * share)[fail]
+        for array, values in zip(onset, changepoint.onset(surplus, np.zeros(len(surplus))), strict=True):
+            array[fail] = values
+    notes = notes_for(
+        [
+            ("bad_values", bad_x + bad_y, "{n} counts were infinite, absurd or negative"),
+            ("canary_silent", heard.only_baseline * heard.silent, "the canary was silent at {n} scrapes the baseline answered"),
+            ("gaps", x.shape[1] - pairs, "{n} scrapes without a pair"),
+        ],
+        S,
+    )
+    nothing = np.full(S, np.nan)
+    return Result(
+        specs=specs, derived=derived, verdict=verdict, p_value=p,
+        log_e_value=nothing if log_e is None else log_e,
+        effect=_finite(effect), effect_low=_finite(f["low"]), effect_high=_finite(f["high"]), margin=margin,
+        n_effective=np.nan_to_num(f["n"]), n_baseline=spoken_x.astype(np.int64), n_canary=spoken_y.astype(np.int64),
+        baseline_level=f["base"], canary_level=f["canary"], minimum_detectable_effect=_finite(detectable),
+        seconds_to_answer=seconds, method=method, reason=tuple(reason.tolist()),
+        history_windows=np.full(S, windows, dtype=np.int64), history_exceeding=np.full(S, -1, dtype=np.int64),
+        onset=onset[0], onset_low=onset[1], onset_high=onset[2], quality=tuple(tuple(n) for n in notes),
+        tail_p_value=nothing, tail_effect=nothing.copy(),
+    )  # fmt: skip
+
+
+def _finite(values: Floats) -> Floats:
+    return np.where(np.isfinite(values), values, np.nan)
