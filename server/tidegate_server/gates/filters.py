@@ -19,7 +19,7 @@ from functools import cache
 from typing import Any
 
 from lark import Lark, Token
-from lark.exceptions import UnexpectedInput
+from lark.exceptions import UnexpectedInput, UnexpectedToken
 
 from tidegate_server.errors import Violation
 from tidegate_server.gates.errors import InvalidError
@@ -187,9 +187,10 @@ def parse_filter(text: str, fields: Mapping[str, FieldType]) -> Expression | Non
     try:
         tree = _parser().parse(text)
     except UnexpectedInput as error:
-        column = error.column if isinstance(error.column, int) and error.column > 0 else len(text) + 1
+        ended = isinstance(error, UnexpectedToken) and error.token.type == "$END"
+        column = len(text) + 1 if ended else int(error.column)
         raise _invalid(
-            f"column {min(column, len(text) + 1)}: cannot be understood; write for example"
+            f"column {column}: cannot be understood; write for example"
             ' environment = "prod" AND verdict = FAIL, with AND, OR, NOT and parentheses'
         ) from None
     return _build(tree.children[0], fields)

@@ -117,6 +117,13 @@ def check_rule(rule: Rule, path: str) -> list[Violation]:
 
 def _check_regression(check: RegressionCheck, path: str) -> list[Violation]:
     found = _check_times(check.warm_up, check.horizon, path)
+    if check.design == "difference_in_differences":
+        found.append(
+            Violation(
+                f"{path}.design",
+                "difference_in_differences cannot be judged as points come; use CONCURRENT or BEFORE_AFTER",
+            )
+        )
     if not check.metrics:
         found.append(Violation(f"{path}.metrics", "at least one metric is needed"))
     if len(check.metrics) > MAX_METRICS:

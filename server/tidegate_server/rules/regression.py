@@ -57,7 +57,7 @@ def look(
             live.add(block)
         except ta.BlockError as error:
             refused = refused or str(error)
-    judgement = live.judge()
+    judgement = live.judge(final=over)
     return live.state(), observe(judgement, deployed_at, over=over), refused
 
 
