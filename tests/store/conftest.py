@@ -43,7 +43,7 @@ def open_store(store_url: str) -> Iterator[Callable[..., Runner]]:
     """Opens the same store again, with other options: another replica."""
     opened: list[Runner] = []
 
-    def make(**options: Any) -> Runner:
+    def make(**options: object) -> Runner:
         opened.append(Runner(store_url, **options))
         return opened[-1]
 

@@ -72,18 +72,17 @@ def test_no_change_writes_nothing_and_a_refused_change_neither(run):
     assert len(run(run.store.audit.list(ListQuery(1000))).items) == before
 
 
-@pytest.mark.parametrize("call", ["get", "modify", "delete", "list_revisions", "revision"])
-def test_what_is_not_there_is_not_found(run, call):
+def test_what_is_not_there_is_not_found(run):
     gates, key = run.store.gates, GateKey("a", "b")
-    calls = {
-        "get": lambda: gates.get(key),
-        "revision": lambda: gates.get(key, 3),
-        "modify": lambda: gates.modify(key, lambda one: one, AUDIT),
-        "delete": lambda: gates.delete(key, lambda _: None, AUDIT),
-        "list_revisions": lambda: gates.list_revisions(key, 5),
-    }
-    with pytest.raises(NotFoundError):
-        run(calls[call]())
+    for call in (
+        gates.get(key),
+        gates.get(key, 3),
+        gates.modify(key, lambda one: one, AUDIT),
+        gates.delete(key, lambda _: None, AUDIT),
+        gates.list_revisions(key, 5),
+    ):
+        with pytest.raises(NotFoundError):
+            run(call)
 
 
 NAMES = ["A", "B", "a", "a%", "a_b", "a*", "a[b]", "b\\", "Z", "\u00e4"]
@@ -104,61 +103,61 @@ def _text(operator, value, field="service", **more):
     return Comparison(field, operator, value, **more)
 
 
-@pytest.mark.parametrize(
-    ("where", "expected"),
-    [
-        (None, sorted(NAMES)),
-        (_text(Operator.EQ, "a"), ["a"]),
-        (_text(Operator.EQ, "a*", wildcard=True), ["a", "a%", "a*", "a[b]", "a_b"]),
-        (_text(Operator.EQ, "a*"), ["a*"]),
-        (_text(Operator.EQ, "a%*", wildcard=True), ["a%"]),
-        (_text(Operator.EQ, "a[*", wildcard=True), ["a[b]"]),
-        (_text(Operator.EQ, "*\\", wildcard=True), ["b\\"]),
-        (_text(Operator.NE, "*a*", wildcard=True), ["A", "B", "Z", "b\\", "\u00e4"]),
-        (_text(Operator.HAS, "_"), ["a_b"]),
-        (_text(Operator.HAS, "%"), ["a%"]),
-        (_text(Operator.GE, "b"), ["b\\", "\u00e4"]),
-        (Not(_text(Operator.HAS, "a")), ["A", "B", "Z", "b\\", "\u00e4"]),
-        (And((_text(Operator.HAS, "a"), _text(Operator.HAS, "b"))), ["a[b]", "a_b"]),
-        (Or((_text(Operator.EQ, "Z"), _text(Operator.EQ, "A"))), ["A", "Z"]),
-        (_text(Operator.HAS, "tag-a", "tags"), ["a"]),
-        (_text(Operator.HAS, "tag", "tags"), []),
-        (Comparison("enabled", Operator.EQ, value=False), ["B"]),
-        (Comparison("update_time", Operator.GT, T0 + 1), ["Z"]),
-        (Comparison("create_time", Operator.LE, T0), sorted(NAMES)),
-    ],
-)
-def test_lists_page_in_order_and_filter_with_case(run, where, expected):
+FILTERS = [
+    (None, sorted(NAMES)),
+    (_text(Operator.EQ, "a"), ["a"]),
+    (_text(Operator.EQ, "a*", wildcard=True), ["a", "a%", "a*", "a[b]", "a_b"]),
+    (_text(Operator.EQ, "a*"), ["a*"]),
+    (_text(Operator.EQ, "a%*", wildcard=True), ["a%"]),
+    (_text(Operator.EQ, "a[*", wildcard=True), ["a[b]"]),
+    (_text(Operator.EQ, "*\\", wildcard=True), ["b\\"]),
+    (_text(Operator.NE, "*a*", wildcard=True), ["A", "B", "Z", "b\\", "\u00e4"]),
+    (_text(Operator.HAS, "_"), ["a_b"]),
+    (_text(Operator.HAS, "%"), ["a%"]),
+    (_text(Operator.GE, "b"), ["b\\", "\u00e4"]),
+    (Not(_text(Operator.HAS, "a")), ["A", "B", "Z", "b\\", "\u00e4"]),
+    (And((_text(Operator.HAS, "a"), _text(Operator.HAS, "b"))), ["a[b]", "a_b"]),
+    (Or((_text(Operator.EQ, "Z"), _text(Operator.EQ, "A"))), ["A", "Z"]),
+    (_text(Operator.HAS, "tag-a", "tags"), ["a"]),
+    (_text(Operator.HAS, "tag", "tags"), []),
+    (Comparison("enabled", Operator.EQ, value=False), ["B"]),
+    (Comparison("update_time", Operator.GT, T0 + 1), ["Z"]),
+    (Comparison("create_time", Operator.LE, T0), sorted(NAMES)),
+]
+
+
+def test_lists_page_in_order_and_filter_with_case(run):
     for name in NAMES:
         extra = {"B": {"enabled": False}, "Z": {"update_time": T0 + 2}}.get(name, {})
         run(run.store.gates.create(gate(name, tags=(f"tag-{name}", "other"), **extra), AUDIT))
-    assert _list(run, where=where) == expected
+    for where, expected in FILTERS:
+        assert _list(run, where=where) == expected, where
 
 
-@pytest.mark.parametrize(
-    ("scopes", "expected"),
-    [
-        (None, 4),
-        ((), 0),
-        ((("*", "*"),), 4),
-        ((("a?", "*"),), 2),
-        ((("a*", "prod"),), 1),
-        ((("a1", "prod"), ("b", "*")), 2),
-        ((("A1", "*"),), 0),
-        ((("%", "*"), ("_1", "*")), 0),
-    ],
-)
-def test_scopes_limit_a_list(run, scopes, expected):
+SCOPES = [
+    (None, 4),
+    ((), 0),
+    ((("*", "*"),), 4),
+    ((("a?", "*"),), 2),
+    ((("a*", "prod"),), 1),
+    ((("a1", "prod"), ("b", "*")), 2),
+    ((("A1", "*"),), 0),
+    ((("%", "*"), ("_1", "*")), 0),
+]
+
+
+def test_scopes_limit_a_list(run):
     for key in (("a1", "prod"), ("a2", "dev"), ("b", "dev"), ("abc", "dev")):
         run(run.store.gates.create(gate(*key), AUDIT))
-    assert len(_list(run, scopes=scopes)) == expected
-    assert len(_list(run, scopes=scopes, environment="none")) == 0
+    for scopes, expected in SCOPES:
+        assert len(_list(run, scopes=scopes)) == expected, scopes
+        assert len(_list(run, scopes=scopes, environment="none")) == 0
 
 
-@pytest.mark.parametrize("cursor", ["x", "!!", "WzFd", "WyJhIl0=", "bnVsbA=="])
-def test_a_cursor_of_another_list_is_refused(run, cursor):
-    with pytest.raises(RequestError, match="page_token"):
-        run(run.store.gates.list(ListQuery(3, cursor)))
+def test_a_cursor_of_another_list_is_refused(run):
+    for cursor in ("x", "!!", "WzFd", "WyJhIl0=", "bnVsbA=="):
+        with pytest.raises(RequestError, match="page_token"):
+            run(run.store.gates.list(ListQuery(3, cursor)))
 
 
 def test_an_unknown_filter_field_is_named(run):
@@ -168,12 +167,12 @@ def test_an_unknown_filter_field_is_named(run):
 
 def test_a_nul_is_kept_or_refused_but_never_a_traceback(run):
     made = gate("a\0b")
-    try:
+    if run.store.database.is_sqlite:
         run(run.store.gates.create(made, AUDIT))
-    except RequestError as error:
-        assert "UTF-8" in error.message
-    else:
         assert run(run.store.gates.get(made.key)) == made
+    else:
+        with pytest.raises(RequestError, match="plain UTF-8"):
+            run(run.store.gates.create(made, AUDIT))
 
 
 def test_audit_records_come_back_newest_first(run):

@@ -149,21 +149,19 @@ def test_random_pushes_agree_with_a_plain_reading(run):
         assert {span.start for span in spans} <= set(times)
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "states"),
-    [
-        (35, 45, [ALERT, OK, WARN]),
-        (30, 30, [ALERT, OK]),
-        (0, 5, []),
-        (0, 25, [OK, ALERT]),
-        (100, 200, [OK, WARN]),
-    ],
-)
-def test_a_window_gets_what_overlaps_it_and_one_before(run, start, end, states):
+def test_a_window_gets_what_overlaps_it_and_one_before(run):
     _push(run, _state(OK, 10), _state(ALERT, 20), _state(OK, 30), _state(WARN, 40))
-    spans = _timeline(run, start, end)
-    assert [span.state for span in spans][-len(states) :] == states if states else spans == ()
-    assert len(spans) <= len(states) + 1
+    whole = _timeline(run)
+    for start, end, first, last in [
+        (35, 45, 1, 4),
+        (30, 30, 0, 3),
+        (0, 5, 0, 0),
+        (0, 25, 0, 2),
+        (100, 200, 2, 4),
+    ]:
+        # One more than needed is read, in case that a late state has split the one before.
+        assert _timeline(run, start, end) in (whole[first:last], whole[max(first - 1, 0) : last]), (start,
+        end)
 
 
 def test_many_monitors_are_read_in_one_go(run):
