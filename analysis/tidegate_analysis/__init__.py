@@ -9,6 +9,7 @@ from tidegate_analysis.live import LiveEvaluation
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, QualityNote, Verdict
 from tidegate_analysis.stream import Stream, open_stream, restore_stream
+from tidegate_analysis.thresholds import threshold
 
 __all__ = [
     "Block",
@@ -28,4 +29,5 @@ __all__ = [
     "judge",
     "open_stream",
     "restore_stream",
+    "threshold",
 ]

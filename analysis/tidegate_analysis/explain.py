@@ -140,6 +140,10 @@ def sentence(
     spec, method = result.specs[i], result.method[i]
     v = int(result.verdict[i]) if verdict is None else verdict
     why = result.reason[i] if reason is None else reason
+    if method.startswith("threshold"):
+        from tidegate_analysis.thresholds import threshold_sentence
+
+        return threshold_sentence(result, i, verdict=v, reason=why, among=among)
     effect = float(result.effect[i])
     margin_value = float(result.margin[i])
     margin = change(margin_value, spec)

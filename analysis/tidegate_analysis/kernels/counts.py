@@ -300,7 +300,7 @@ def _subsets(k: int) -> Array:
     return np.asarray((np.arange(2**k)[None, :] >> np.arange(k)[:, None]) & 1, dtype=np.float64)
 
 
-def _edges(points: int) -> NDArray[np.int64]:
+def stretch_edges(points: int) -> NDArray[np.int64]:
     """First columns of nearly equal stretches."""
     k = max(1, min(points, STRETCHES[0]), min(points // 3, STRETCHES[1]))
     return np.asarray((np.arange(k) * points) // k, dtype=np.int64)
@@ -333,7 +333,7 @@ def _subset_answers(
     data: CountData, levels: tuple[Array, Array], margins: tuple[Array, Array], *, absolute: bool
 ) -> _Sided:
     u, v, w = weights(data)
-    edges = _edges(data.canary.shape[1])
+    edges = stretch_edges(data.canary.shape[1])
     masks = _subsets(edges.size)
     rise = np.add.reduceat(u * data.canary, edges, axis=1) @ masks
     fall = np.add.reduceat(v * data.baseline, edges, axis=1) @ masks
@@ -394,7 +394,7 @@ def _clumped(
 
     def at(canary: Array, baseline: Array) -> _Sided:
         s = _sums(data._replace(canary=canary, baseline=baseline))
-        phi = CLUMP + RELATIVE_NOISE * (s.canary + s.baseline) / (2.0 * _edges(canary.shape[1]).size)
+        phi = CLUMP + RELATIVE_NOISE * (s.canary + s.baseline) / (2.0 * stretch_edges(canary.shape[1]).size)
         return _independent(s, phi, levels, margins, absolute=absolute)
 
     up = at(_blunted(data.canary, data.canary_exposure), data.baseline)
@@ -521,7 +521,7 @@ def fixed_horizon_counts(
     one = np.ones(size)
     past = np.full(size, np.nan) if dispersion is None else per_series("dispersion", dispersion, size)
     learnt = np.isfinite(past)
-    edges = _edges(data.canary.shape[1])
+    edges = stretch_edges(data.canary.shape[1])
     fitted = fitted_dispersion(_moments(data, edges))
     phi = np.where(learnt, np.maximum(past, 1.0), fitted)
     exact = _independent(sums, np.where(learnt, phi, one), levels, margins, absolute=absolute)
@@ -656,7 +656,7 @@ def history_dispersion(
     gap, poisson = u * data.canary - v * data.baseline, u * v * (data.canary + data.baseline)
     phi = np.ones(size)
     used = np.zeros(size, dtype=np.int64)
-    for edges in (_edges(points), np.zeros(1, dtype=np.int64)):
+    for edges in (stretch_edges(points), np.zeros(1, dtype=np.int64)):
         shape = (size, windows * edges.size)
         expected = np.add.reduceat(poisson, edges, axis=1).reshape(shape)
         square = np.add.reduceat(gap, edges, axis=1).reshape(shape) ** 2
