@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate_analysis.batch import Block, SeriesBatch
+from tidegate_analysis.batch import ARMS, Arm, Block, Phase, SeriesBatch
 from tidegate_analysis.before_after import before_after
 from tidegate_analysis.compare import compare
 from tidegate_analysis.judgement import Judgement, judge
@@ -61,9 +61,10 @@ def analyze(
     parts: list[Result] = []
     rows: list[NDArray[np.int64]] = []
     plain = np.flatnonzero(~histogram)
-    past_windows = history_array(batch, history, high - low)
+    past_windows, past_totals = history_array(batch, history, high - low)
     if len(plain):
-        parts.append(_plain(batch, plain, chosen, past_windows[plain], low, high))
+        told = None if past_totals is None else past_totals[plain]
+        parts.append(_plain(batch, plain, chosen, past_windows[plain], told, low, high))
         rows.append(plain)
     if histogram.any():
         from tidegate_analysis.histogram_compare import compare_batch_histograms
@@ -94,9 +95,7 @@ def choose_design(batch: SeriesBatch, design: Design) -> Design:
     if design != "auto":
         return design
     return (
-        "concurrent"
-        if batch.instances("baseline", "post") or not batch.instances("canary", "pre")
-        else "before_after"
+        "concurrent" if batch.instances("baseline", "post") or not batch.instances("canary", "pre") else "before_after"
     )
 
 
@@ -109,52 +108,60 @@ def with_notes(result: Result, notes: Sequence[QualityNote]) -> Result:
 
 def history_array(
     batch: SeriesBatch, history: Sequence[tuple[Block, Block]] | Floats | None, points: int
-) -> Floats:
-    """Past windows of a concurrent comparison as (metrics, windows, 2, points), oldest first.
+) -> tuple[Floats, Floats | None]:
+    """Past windows of a concurrent comparison as (metrics, windows, 2, points), oldest first, and their totals.
 
-    Given windows come first; then the phase ``"pre"`` of both arms is cut into stretches of ``points``
-    columns that end at the deployment. Windows shorter than ``points`` are left out.
+    Given windows come first; then the phase ``"pre"`` of both arms is cut into stretches of ``points`` columns that end
+    at the deployment. Windows shorter than ``points`` are left out.
     """
     M = len(batch.specs)
     pieces: list[Floats] = []
+    totals: list[Floats] = []
     if isinstance(history, np.ndarray):
         if history.shape[-1] >= points:
             pieces.append(history[..., :points])
+            totals.append(np.full_like(pieces[-1], np.nan))
     elif history:
         for baseline, canary in history:
             pair = SeriesBatch(batch.specs)
             pair.add(replace(baseline, arm="baseline", phase="post", instance=""))
             pair.add(replace(canary, arm="canary", phase="post", instance=""))
             span = pair.span("post")
-            if (
-                span is not None
-                and span[1] - span[0] >= points
-                and math.isclose(pair.step, batch.step, rel_tol=1e-6)
-            ):
-                arms = [
-                    pair.window(arm, "post", span[0], span[0] + points)[0] for arm in ("baseline", "canary")
-                ]
-                pieces.append(np.stack(arms, axis=1)[:, None])
+            if span is not None and span[1] - span[0] >= points and math.isclose(pair.step, batch.step, rel_tol=1e-6):
+                _cut(pair, "post", span[0], 1, points, pieces, totals)
     span = batch.span("pre")
-    if (
-        span is not None
-        and points > 0
-        and batch.instances("baseline", "pre")
-        and batch.instances("canary", "pre")
-    ):
+    if span is not None and points > 0 and batch.instances("baseline", "pre") and batch.instances("canary", "pre"):
         count = min((span[1] - span[0]) // points, MAX_HISTORY_WINDOWS)
         if count:
-            low = span[1] - count * points
-            arms = [_flat(batch.window(arm, "pre", low, span[1])[0]) for arm in ("baseline", "canary")]
-            cut = [a.reshape(M, count, points) for a in arms]
-            pieces.append(np.stack(cut, axis=2))
+            _cut(batch, "pre", span[1] - count * points, count, points, pieces, totals)
     if not pieces:
-        return np.zeros((M, 0, 2, points))
+        return np.zeros((M, 0, 2, points)), None
     joined = np.concatenate(pieces, axis=1)
     # A window in which an arm says next to nothing tells nothing.
     spoken = (~np.isnan(joined)).mean(axis=3) >= 0.5
     joined[~spoken.all(axis=2)] = np.nan
-    return joined
+    every = np.concatenate(totals, axis=1)
+    return joined, None if np.isnan(every).all() else every
+
+
+def _cut(
+    batch: SeriesBatch,
+    phase: Phase,
+    low: int,
+    count: int,
+    points: int,
+    pieces: list[Floats],
+    totals: list[Floats],
+) -> None:
+    M = len(batch.specs)
+    arms, exposures = [], []
+    for arm in ARMS:
+        values, exposure = batch.window(arm, phase, low, low + count * points)
+        arms.append(_flat(values).reshape(M, count, points))
+        told = np.full(values.shape, np.nan) if exposure is None else exposure
+        exposures.append(_flat(told).reshape(M, count, points))
+    pieces.append(np.stack(arms, axis=2))
+    totals.append(np.stack(exposures, axis=2))
 
 
 def _flat(values: Floats) -> Floats:
@@ -174,53 +181,57 @@ def _same_instances(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def _plain(
-    batch: SeriesBatch, rows: NDArray[np.int64], design: Design, past: Floats, low: int, high: int
+    batch: SeriesBatch,
+    rows: NDArray[np.int64],
+    design: Design,
+    past: Floats,
+    past_totals: Floats | None,
+    low: int,
+    high: int,
 ) -> Result:
     specs = tuple(batch.specs[i] for i in rows.tolist())
     step = batch.step if math.isfinite(batch.step) else None
     if design == "concurrent":
         x, ex = batch.window("baseline", "post", low, high)
         y, ey = batch.window("canary", "post", low, high)
-        if x.ndim == 3 and x.shape[1] < 2:
-            x = _flat(x)
+        told_x = np.full(x.shape, np.nan) if ex is None else ex
+        told_y = np.full(y.shape, np.nan) if ey is None else ey
         x, y = _same_instances(x[rows], y[rows])
-        if ex is None and ey is None:
-            return compare(x, y, spec=specs, history=past, step_seconds=step)
-        ex = np.full(batch.window("baseline", "post", low, high)[0].shape, np.nan) if ex is None else ex
-        ey = np.full(batch.window("canary", "post", low, high)[0].shape, np.nan) if ey is None else ey
-        exposures = _same_instances(ex[rows], ey[rows])
+        told_x, told_y = _same_instances(told_x[rows], told_y[rows])
+        counted = ex is not None or ey is not None
         return compare(
             x,
             y,
             spec=specs,
             history=past,
             step_seconds=step,
-            baseline_exposure=exposures[0],
-            canary_exposure=exposures[1],
+            baseline_exposure=told_x if counted else None,
+            canary_exposure=told_y if counted else None,
+            history_exposure=past_totals,
         )
     span = batch.span("pre")
     floor = span[0] if span is not None else low
-    after = _flat(batch.window("canary", "post", low, high)[0])[rows]
-    before = _before(batch, "canary", floor, low)[rows]
+    after, after_totals = flat_window(batch, "canary", "post", low, high)
+    before, before_totals = flat_past(batch, "canary", floor, low)
     seconds = step or 60.0
-    if design == "before_after":
-        return before_after(before, after, spec=specs, step_seconds=seconds)
-    control_after = _flat(batch.window("baseline", "post", low, high)[0])[rows]
-    control_before = _before(batch, "baseline", floor, low)[rows]
-    return before_after(
-        before,
-        after,
-        spec=specs,
-        step_seconds=seconds,
-        control_before=control_before,
-        control_after=control_after,
-    )
+    controls: dict[str, Floats] = {}
+    if design == "difference_in_differences":
+        controls["control_after"] = flat_window(batch, "baseline", "post", low, high)[0][rows]
+        controls["control_before"] = flat_past(batch, "baseline", floor, low)[0][rows]
+    if before_totals is not None and after_totals is not None:
+        controls["before_exposure"], controls["after_exposure"] = before_totals[rows], after_totals[rows]
+    return before_after(before[rows], after[rows], spec=specs, step_seconds=seconds, **controls)
 
 
-def _before(batch: SeriesBatch, arm: str, floor: int, low: int) -> Floats:
+def flat_window(batch: SeriesBatch, arm: Arm, phase: Phase, low: int, high: int) -> tuple[Floats, Floats | None]:
+    """Points and totals of an arm, (metrics, points): the mean over its instances, where it has several."""
+    values, totals = batch.window(arm, phase, low, high)
+    return _flat(values), None if totals is None else _flat(totals)
+
+
+def flat_past(batch: SeriesBatch, arm: Arm, floor: int, low: int) -> tuple[Floats, Floats | None]:
     """Past of an arm up to the judged span; of the baseline where the canary has none (a rolling update)."""
-    one = "canary" if arm == "canary" else "baseline"
-    past = _flat(batch.window(one, "pre", floor, low)[0])  # type: ignore[arg-type]
-    if np.isnan(past).all() and one == "canary":
-        past = _flat(batch.window("baseline", "pre", floor, low)[0])
-    return past
+    found = flat_window(batch, arm, "pre", floor, low)
+    if np.isnan(found[0]).all() and arm == "canary":
+        return flat_window(batch, "baseline", "pre", floor, low)
+    return found

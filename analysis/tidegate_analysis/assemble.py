@@ -63,9 +63,7 @@ def assemble(pieces: Pieces) -> Result:
         scanned = np.isfinite(pieces.unusual)
         with np.errstate(invalid="ignore"):
             sign = np.where(policy.sign == 0, np.sign(pieces.unusual_change), policy.sign)
-            beyond = sign * pieces.unusual_change > np.where(
-                sign * policy.sign < 0, policy.better, policy.worse
-            )
+            beyond = sign * pieces.unusual_change > np.where(sign * policy.sign < 0, policy.better, policy.worse)
             flagged = scanned & (pieces.unusual <= policy.alpha * share) & beyond
         # A window that stands out is what is reported: its change, measured by how such windows usually move.
         errors = [(np.where(flagged, np.nan, se), df) for se, df in contrast.errors]
@@ -80,9 +78,7 @@ def assemble(pieces: Pieces) -> Result:
     verdict, reason = decided.verdict.copy(), decided.reason.astype("<U24")
     tail_change_margin = policy.worse
     with np.errstate(invalid="ignore"):
-        tail_fail = (
-            tested & ~few & (tail.p_value <= policy.alpha * TAIL_WEIGHT) & (tail.change > tail_change_margin)
-        )
+        tail_fail = tested & ~few & (tail.p_value <= policy.alpha * TAIL_WEIGHT) & (tail.change > tail_change_margin)
         doubt = tested & (tail.p_value <= TAIL_DOUBT) & (tail.change > tail_change_margin)
     fail = verdict == Verdict.FAIL
     reason[tail_fail & ~fail] = "tail_regression"
@@ -108,9 +104,7 @@ def assemble(pieces: Pieces) -> Result:
     ):
         reason[unknown & where] = name
     p_centre = np.minimum(decided.p_value / share, 1.0)
-    p_value = np.where(
-        tested & ~few, np.fmin(p_centre, np.minimum(tail.p_value / TAIL_WEIGHT, 1.0)), p_centre
-    )
+    p_value = np.where(tested & ~few, np.fmin(p_centre, np.minimum(tail.p_value / TAIL_WEIGHT, 1.0)), p_centre)
     sign = np.where(policy.sign < 0, -1.0, 1.0)
     windows = contrast.windows
     with np.errstate(invalid="ignore"):
@@ -158,13 +152,11 @@ def _scan_decides(decided: Decided, unusual: Floats, flagged: Bools) -> Decided:
     """Let the scan answer for FAIL where there is one; the whole stretch still answers for PASS."""
     scanned = np.isfinite(unusual)
     overruled = scanned & ~flagged & (decided.verdict == Verdict.FAIL)
-    verdict = np.where(
-        flagged, Verdict.FAIL, np.where(overruled, Verdict.INCONCLUSIVE, decided.verdict)
-    ).astype(np.int8)
-    reason = np.where(flagged, "regression", np.where(overruled, "not_enough_evidence", decided.reason))
-    return decided._replace(
-        verdict=verdict, reason=reason, p_value=np.where(scanned, unusual, decided.p_value)
+    verdict = np.where(flagged, Verdict.FAIL, np.where(overruled, Verdict.INCONCLUSIVE, decided.verdict)).astype(
+        np.int8
     )
+    reason = np.where(flagged, "regression", np.where(overruled, "not_enough_evidence", decided.reason))
+    return decided._replace(verdict=verdict, reason=reason, p_value=np.where(scanned, unusual, decided.p_value))
 
 
 def _onsets(pieces: Pieces, failing: Bools) -> tuple[Ints, Ints, Ints]:

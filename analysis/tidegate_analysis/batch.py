@@ -124,9 +124,7 @@ class SeriesBatch:
         self._row: dict[str, int] = {}
         for k, spec in enumerate(self.specs):
             if spec.name in self._row:
-                raise BlockError(
-                    f"metrics[{k}].name", f"{spec.name!r} is declared twice; names must be unique"
-                )
+                raise BlockError(f"metrics[{k}].name", f"{spec.name!r} is declared twice; names must be unique")
             self._row[spec.name] = k
         self._plain = np.array([k for k, s in enumerate(self.specs) if s.kind != "histogram"], dtype=np.int64)
         self._tracks: dict[tuple[Arm, Phase, str], _Track] = {}
@@ -154,9 +152,7 @@ class SeriesBatch:
         if math.isnan(self.step):
             self.step, self.origin = float(block.step), float(block.start)
         if abs(block.step - self.step) > 1e-6 * self.step:
-            raise BlockError(
-                "step", f"{block.step:g} s in a batch of {self.step:g} s; all blocks must have one step"
-            )
+            raise BlockError("step", f"{block.step:g} s in a batch of {self.step:g} s; all blocks must have one step")
         position = (block.start - self.origin) / self.step
         low = math.floor(position + 0.5)
         skew = abs(position - low) * self.step
@@ -183,11 +179,7 @@ class SeriesBatch:
         part = slice(low - track.first, low - track.first + columns)
         if low < track.first + track.seen.size and track.seen[part].any():
             self._count_duplicates(track, rows, part, values)
-        if (
-            track.seen.any()
-            and part.start < int(np.flatnonzero(track.seen)[-1])
-            and not track.seen[part].all()
-        ):
+        if track.seen.any() and part.start < int(np.flatnonzero(track.seen)[-1]) and not track.seen[part].all():
             self._note("out_of_order", 1, "blocks came out of order in time")
         old = track.values[rows, part]
         track.values[rows, part] = np.where(np.isnan(values), old, values)
@@ -246,9 +238,7 @@ class SeriesBatch:
         if block.exposure is not None:
             exposure = np.asarray(block.exposure, dtype=np.float64)
             if exposure.shape != values.shape:
-                raise BlockError(
-                    "exposure", f"shape {exposure.shape} does not fit the values' {values.shape}"
-                )
+                raise BlockError("exposure", f"shape {exposure.shape} does not fit the values' {values.shape}")
         return rows, values, exposure
 
     def _checked_histograms(self, block: Block) -> dict[str, Floats]:
@@ -256,9 +246,7 @@ class SeriesBatch:
         for k, (name, (bounds, counts)) in enumerate((block.histograms or {}).items()):
             path = f"histograms[{k}]"
             if name not in self._row:
-                raise BlockError(
-                    f"{path}.metric", f"{name!r} was not declared; declared are {self._some_names()}"
-                )
+                raise BlockError(f"{path}.metric", f"{name!r} was not declared; declared are {self._some_names()}")
             edges = np.asarray(bounds, dtype=np.float64)
             table = np.asarray(counts, dtype=np.float64)
             if edges.ndim != 1 or len(edges) < 1 or not bool((np.diff(edges) > 0).all()):
@@ -324,9 +312,7 @@ class SeriesBatch:
     @property
     def notes(self) -> tuple[QualityNote, ...]:
         """What was met while blocks were taken."""
-        return tuple(
-            QualityNote(code, int(self._counts[code]), message) for code, message in self._messages.items()
-        )
+        return tuple(QualityNote(code, int(self._counts[code]), message) for code, message in self._messages.items())
 
     def instances(self, arm: Arm, phase: Phase) -> tuple[str, ...]:
         """Names of the instances of an arm in a phase, sorted."""
@@ -360,9 +346,7 @@ class SeriesBatch:
         stacked = np.stack(values, axis=1)
         if all(e is None for e in exposures):
             return stacked, None
-        return stacked, np.stack(
-            [np.full_like(values[0], np.nan) if e is None else e for e in exposures], axis=1
-        )
+        return stacked, np.stack([np.full_like(values[0], np.nan) if e is None else e for e in exposures], axis=1)
 
     def _cut(self, track: _Track, low: int, high: int) -> tuple[Floats, Floats | None]:
         out = np.full((len(self.specs), max(high - low, 0)), np.nan)

@@ -13,10 +13,10 @@ from tidegate_analysis import tail as tails
 from tidegate_analysis.assemble import Pieces, assemble
 from tidegate_analysis.compare import check_step
 from tidegate_analysis.decide import ROUNDING, policy_of, tail_p
+from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence, placebo, scan
 from tidegate_analysis.prepare import as_points, level, notes_for, to_scale
-from tidegate_analysis.defaults import resolve_all
-from tidegate_analysis.rates import as_levels, increments, ratios
+from tidegate_analysis.rates import as_levels, increments, ratios, told_rows
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, specs_for
 
@@ -98,7 +98,7 @@ def before_after(
     tx = _totals("before_exposure", before_exposure, x)
     ty = _totals("after_exposure", after_exposure, y)
     x, y = ratios(x, tx), ratios(y, ty)
-    exposed = np.zeros(len(specs), dtype=bool) if tx is None else ~np.isnan(tx).all(axis=1)
+    exposed = told_rows(tx, len(specs))
     resolved, derived, margin = resolve_all(specs, x, y, exposed)
     if any(s.kind == "histogram" for s in resolved):
         raise ValueError("spec: histograms are compared with compare_histograms, from their bin counts")
@@ -114,20 +114,32 @@ def before_after(
     if len(prepared.parts) == 4:
         gx, gy = gx - prepared.parts[2], gy - prepared.parts[3]
     found = scanned(gx, gy, policy.sign, step, touched, rare)
-    names = ("difference-in-differences" if cx is not None else "before-after")
+    names = "difference-in-differences" if cx is not None else "before-after"
     method = np.char.replace(found.contrast.method, "before-after", names) if len(specs) else found.contrast.method
     bad_x, bad_y = prepared.bad[0], prepared.bad[1]
     points = y.shape[1]
     notes = notes_for(
         [
             ("bad_values", bad_x + bad_y, "{n} points were infinite, absurd or negative on a log scale"),
-            ("zeros", prepared.zeros[0] + prepared.zeros[1], "{n} zeros counted as half the smallest positive value"),
-            ("no_history", np.where(found.contrast.windows == 0, gx.shape[1], 0), "the past of {n} points is too short to know what is usual"),
+            (
+                "zeros",
+                prepared.zeros[0] + prepared.zeros[1],
+                "{n} zeros counted as half the smallest positive value",
+            ),
+            (
+                "no_history",
+                np.where(found.contrast.windows == 0, gx.shape[1], 0),
+                "the past of {n} points is too short to know what is usual",
+            ),
             ("gaps", np.isnan(gy).sum(axis=1), "{n} points are missing after the deployment"),
         ],
         len(resolved),
     )
-    spoke = (~np.isnan(gx[:, -points:])).mean(axis=1) > 0.5 if gx.shape[1] and points else np.zeros(len(resolved), dtype=bool)
+    spoke = (
+        (~np.isnan(gx[:, -points:])).mean(axis=1) > 0.5
+        if gx.shape[1] and points
+        else np.zeros(len(resolved), dtype=bool)
+    )
     silent = spoke & (np.isnan(gy[:, -3:]).all(axis=1) if points >= 3 else np.isnan(gy).all(axis=1))
     return assemble(
         Pieces(
@@ -188,7 +200,10 @@ def plan_for(points: int, past: int, step: float) -> Plan:
     """Choose blocks of about 5 minutes, smaller for short stretches, and the windows of the scan."""
     size = max(1, min(round(300.0 / step), points // 4 if points >= 8 else 1))
     blocks = max(points // size, 1)
-    back = max(1, min(round(LEVEL_MINUTES * 60.0 / step / size), past // size, max(blocks, round(1800.0 / step / size))))
+    back = max(
+        1,
+        min(round(LEVEL_MINUTES * 60.0 / step / size), past // size, max(blocks, round(1800.0 / step / size))),
+    )
     per_day_points = DAY / step
     per_day = round(per_day_points / size) if abs(per_day_points / size - round(per_day_points / size)) < 1e-9 else 0
     lengths = tuple(max(1, round(m * 60.0 / step / size)) for m in HORIZON_MINUTES)
@@ -196,7 +211,12 @@ def plan_for(points: int, past: int, step: float) -> Plan:
 
 
 def scanned(
-    gx: Floats, gy: Floats, sign: Floats, step: float, touched: NDArray[np.bool_] | None, rare: NDArray[np.bool_]
+    gx: Floats,
+    gy: Floats,
+    sign: Floats,
+    step: float,
+    touched: NDArray[np.bool_] | None,
+    rare: NDArray[np.bool_],
 ) -> Found:
     """Scan the stretch after the deployment; arrays on the scale of the change, (series, points).
 
@@ -207,16 +227,28 @@ def scanned(
     plan = plan_for(points, past, step) if points else None
     per_series = (min(past // plan.size, scan.MOMENTS) + 1) * max(len(plan.windows.first), 1) if plan else 1
     portion = max(1, CHUNK // max(per_series, 1))
-    if S <= portion:
+    if portion >= S:
         return _scan_portion(gx, gy, sign, plan, touched, rare)
     parts = [
-        _scan_portion(gx[a : a + portion], gy[a : a + portion], sign[a : a + portion], plan, touched, rare[a : a + portion])
+        _scan_portion(
+            gx[a : a + portion],
+            gy[a : a + portion],
+            sign[a : a + portion],
+            plan,
+            touched,
+            rare[a : a + portion],
+        )
         for a in range(0, S, portion)
     ]
     width = max(p.contrast.past.shape[1] for p in parts)
-    pasts = [np.pad(p.contrast.past, ((0, 0), (0, width - p.contrast.past.shape[1])), constant_values=np.nan) for p in parts]
+    pasts = [
+        np.pad(p.contrast.past, ((0, 0), (0, width - p.contrast.past.shape[1])), constant_values=np.nan) for p in parts
+    ]
     errors = tuple(
-        (np.concatenate([p.contrast.errors[k][0] for p in parts]), np.concatenate([p.contrast.errors[k][1] for p in parts]))
+        (
+            np.concatenate([p.contrast.errors[k][0] for p in parts]),
+            np.concatenate([p.contrast.errors[k][1] for p in parts]),
+        )
         for k in range(len(parts[0].contrast.errors))
     )
     joined = contrasts.Contrast(
@@ -228,7 +260,11 @@ def scanned(
         np.concatenate([p.contrast.method for p in parts]),
     )
     tail = tails.Tail(*(np.concatenate([p.tail[k] for p in parts]) for k in range(2)))
-    return Found(joined, tail, *(np.concatenate([getattr(p, f) for p in parts]) for f in ("p_value", "change", "scale", "level")))
+    return Found(
+        joined,
+        tail,
+        *(np.concatenate([getattr(p, f) for p in parts]) for f in ("p_value", "change", "scale", "level")),
+    )
 
 
 def _scan_portion(
@@ -243,7 +279,12 @@ def _scan_portion(
     unknown = np.full(S, np.nan)
     if plan is None:
         nothing = contrasts.Contrast(
-            unknown, ((unknown, unknown),), np.zeros(S), np.zeros(S, dtype=np.int64), np.zeros((S, 0)), np.full(S, "before-after.v1")
+            unknown,
+            ((unknown, unknown),),
+            np.zeros(S),
+            np.zeros(S, dtype=np.int64),
+            np.zeros((S, 0)),
+            np.full(S, "before-after.v1"),
         )
         return Found(nothing, tails.Tail(unknown, unknown), unknown, unknown, unknown, np.zeros(S))
     size, windows = plan.size, plan.windows
@@ -254,7 +295,7 @@ def _scan_portion(
     excluded = None
     if touched is not None:
         n = touched.size // size
-        excluded = touched[touched.size - n * size :].reshape(n, size).any(axis=1)
+        excluded = np.asarray(touched[touched.size - n * size :].reshape(n, size).any(axis=1), dtype=bool)
     stride = scan.stride_for(before.shape[1], plan.per_day)
     stick = scan.calibrate(before, windows, plan.back, plan.per_day, excluded, stride=stride)
     joined = np.concatenate([before, after], axis=1)
@@ -277,7 +318,9 @@ def _scan_portion(
     # With few independent moments ranks are coarse and hang together: Student's tail, paid for by every window, as well.
     df = np.maximum(stick.independent - 1.0, 1.0)
     looks = len(np.unique(windows.last - windows.first))
-    p_t = np.minimum(tail_p(np.where(blank, 0.0, np.nan_to_num(largest)), df) * looks * np.where(sign == 0, 2.0, 1.0), 1.0)
+    p_t = np.minimum(
+        tail_p(np.where(blank, 0.0, np.nan_to_num(largest)), df) * looks * np.where(sign == 0, 2.0, 1.0), 1.0
+    )
     p_scan = np.where(stick.independent >= RANK_MOMENTS, p_rank, np.maximum(p_rank, p_t))
     use = (stick.independent >= ENOUGH_MOMENTS) & ~blank
     whole = int(np.flatnonzero((windows.first == 0) & (windows.last == windows.blocks))[0])
@@ -292,10 +335,15 @@ def _scan_portion(
         tuple(errors),
         two.n_effective,
         np.where(use, stick.moments, 0).astype(np.int64),
-        np.where(use[:, None], np.where(sign[:, None] < 0, -stick.largest_down, stick.largest_up), np.nan) * stick.scale[:, whole][:, None]
+        np.where(use[:, None], np.where(sign[:, None] < 0, -stick.largest_down, stick.largest_up), np.nan)
+        * stick.scale[:, whole][:, None]
         if stick.largest_up.shape[1]
         else np.zeros((S, 0)),
-        np.where(use, np.where(stick.days > 0, "before-after-scan-daily.v1", "before-after-scan.v1"), "before-after-trim.v1"),
+        np.where(
+            use,
+            np.where(stick.days > 0, "before-after-scan-daily.v1", "before-after-scan.v1"),
+            "before-after-trim.v1",
+        ),
     )
     tail = _tail(gx, gy, sign, points, use)
     with np.errstate(invalid="ignore"):

@@ -14,6 +14,7 @@ from tidegate_analysis.decide import policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
 from tidegate_analysis.prepare import as_points, level, notes_for, to_scale
+from tidegate_analysis.rates import told_rows
 from tidegate_analysis.result import Result, concatenate
 from tidegate_analysis.spec import MetricSpec, specs_for
 
@@ -86,9 +87,7 @@ def compare(
     x = as_points("baseline", baseline, (2, 3))
     y = as_points("canary", canary, (2, 3))
     if x.ndim != y.ndim or x.shape[0] != y.shape[0] or x.shape[-1] != y.shape[-1]:
-        raise ValueError(
-            f"canary: shape {y.shape} does not fit the baseline's {x.shape}; series and points must agree"
-        )
+        raise ValueError(f"canary: shape {y.shape} does not fit the baseline's {x.shape}; series and points must agree")
     S, points = x.shape[0], x.shape[-1]
     specs = specs_for(spec, S)
     past = check_history(history, S, points)
@@ -96,15 +95,11 @@ def compare(
     ey = _exposure("canary_exposure", canary_exposure, y)
     past_exposure = None
     if history_exposure is not None:
-        if history is None or np.shape(history_exposure) != np.shape(history):
-            raise ValueError(
-                f"history_exposure: shape {np.shape(history_exposure)} does not fit the history's {np.shape(history)}"
-            )
+        if history is None or np.asarray(history_exposure).shape != np.asarray(history).shape:
+            raise ValueError(f"history_exposure: shape {np.asarray(history_exposure).shape} is not that of history")
         past_exposure = check_history(history_exposure, S, points)
     step = check_step(step_seconds)
-    exposed = np.zeros(S, dtype=bool)
-    if ex is not None and ey is not None:
-        exposed = ~np.isnan(ex).reshape(S, -1).all(axis=1) & ~np.isnan(ey).reshape(S, -1).all(axis=1)
+    exposed = told_rows(ex, S) & told_rows(ey, S)
     resolved, derived, margin = resolve_all(specs, x.reshape(S, -1), y.reshape(S, -1), exposed)
     kinds = np.array([s.kind for s in resolved]) if S else np.zeros(0, dtype="<U1")
     if (kinds == "histogram").any():
@@ -138,9 +133,7 @@ def compare(
             )
         else:
             parts.append(
-                _continuous(
-                    x[index], y[index], past[index], chosen_specs, chosen_derived, margin[index], step, borrow
-                )
+                _continuous(x[index], y[index], past[index], chosen_specs, chosen_derived, margin[index], step, borrow)
             )
         rows.append(index)
     return concatenate(parts, rows)

@@ -196,17 +196,14 @@ def instances(x: Floats, y: Floats, past: Floats, borrow: bool) -> tuple[Contras
     estimate, errors, k, centred, method = with_past(
         estimate, core, past, ("instances.v1", "instances-few-windows.v1", "instances-placebo.v1")
     )
-    return Contrast(
-        estimate, errors, np.fmin(n_x, effective_points(u, se_ewc, se_ar1)), k, centred, method
-    ), d
+    return Contrast(estimate, errors, np.fmin(n_x, effective_points(u, se_ewc, se_ar1)), k, centred, method), d
 
 
 def _mean(a: Floats, axis: int) -> Floats:
     present = ~np.isnan(a)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(
-            np.where(present, a, 0.0).sum(axis=axis)
-            / np.where(present.any(axis=axis), present.sum(axis=axis), np.nan)
+            np.where(present, a, 0.0).sum(axis=axis) / np.where(present.any(axis=axis), present.sum(axis=axis), np.nan)
         )
 
 

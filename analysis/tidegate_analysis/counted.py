@@ -79,9 +79,13 @@ def compare_counts(
     y, ey, bad_y = clean_counts(y, ey)
     ratio = np.array([s.kind == "ratio" for s in specs], dtype=bool)
     if ratio.any() and (ex is None or ey is None):
-        raise ValueError("baseline_exposure: kind 'ratio' needs the totals of both arms, baseline_exposure and canary_exposure")
+        raise ValueError(
+            "baseline_exposure: kind 'ratio' needs the totals of both arms, baseline_exposure and canary_exposure"
+        )
     policy = policy_of(specs, margin)
-    fields = {name: np.full(S, np.nan) for name in ("effect", "low", "high", "p", "p_pass", "n", "base", "canary", "events")}
+    fields = {
+        name: np.full(S, np.nan) for name in ("effect", "low", "high", "p", "p_pass", "n", "base", "canary", "events")
+    }
     for rows, absolute in ((np.flatnonzero(ratio), True), (np.flatnonzero(~ratio), False)):
         if not len(rows):
             continue
@@ -104,8 +108,9 @@ def compare_counts(
             ("events", found.baseline_events + found.canary_events),
         ):  # fmt: skip
             fields[name][rows] = value
+    exceeding = _exceeding(past, past_exposure, fields["effect"], policy.sign, ratio)
     return counted_result(
-        specs, derived, margin, step, x, y, ex, ey, fields, bad_x, bad_y, past.shape[1],
+        specs, derived, margin, step, x, y, ex, ey, fields, bad_x, bad_y, *exceeding,
         tuple("counts-ratio.v1" if r else "counts.v1" for r in ratio.tolist()),
     )  # fmt: skip
 
@@ -122,7 +127,8 @@ def counted_result(
     f: dict[str, Floats],
     bad_x: Ints,
     bad_y: Ints,
-    windows: int,
+    windows: Ints,
+    exceeding: Ints,
     method: tuple[str, ...],
     log_e: Floats | None = None,
 ) -> Result:
@@ -141,7 +147,10 @@ def counted_result(
         passed = ~fail & (f["p_pass"] <= policy.alpha_pass)
     verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(np.int8)
     reason = np.where(fail, "regression", np.where(passed, "within_margin", "not_enough_evidence")).astype("<U24")
-    for name, where in (("bad_values", (bad_y > 0) | (bad_x * 20 > np.maximum(pairs, 1))), ("canary_silent", heard.silent)):
+    for name, where in (
+        ("bad_values", (bad_y > 0) | (bad_x * 20 > np.maximum(pairs, 1))),
+        ("canary_silent", heard.silent),
+    ):
         reason[passed & where] = name
         verdict[passed & where] = Verdict.INCONCLUSIVE
     spoken_x, spoken_y = (~np.isnan(x)).sum(axis=1), (~np.isnan(y)).sum(axis=1)
@@ -161,11 +170,17 @@ def counted_result(
     with np.errstate(invalid="ignore", divide="ignore"):
         to_null = np.where(worse_up, effect - f["low"], f["high"] - effect)
         to_margin = np.where(worse_up, f["high"] - effect, effect - f["low"])
-        z_fail, z_pass, z_power = -special.ndtri(policy.alpha), -special.ndtri(policy.alpha_pass), special.ndtri(POWER)
+        z_fail, z_pass, z_power = (
+            -special.ndtri(policy.alpha),
+            -special.ndtri(policy.alpha_pass),
+            special.ndtri(POWER),
+        )
         detectable = to_null * (1.0 + z_power / z_fail)
         factor = (to_margin * (1.0 + z_power / z_pass) / margin) ** 2
         seconds = np.where(
-            (verdict == Verdict.INCONCLUSIVE) & (factor > 1.0) & np.isfinite(factor), (factor - 1.0) * pairs * step, np.nan
+            (verdict == Verdict.INCONCLUSIVE) & (factor > 1.0) & np.isfinite(factor),
+            (factor - 1.0) * pairs * step,
+            np.nan,
         )
     onset = [np.full(S, -1, dtype=np.int64) for _ in range(3)]
     if fail.any():
@@ -180,7 +195,11 @@ def counted_result(
     notes = notes_for(
         [
             ("bad_values", bad_x + bad_y, "{n} counts were infinite, absurd or negative"),
-            ("canary_silent", heard.only_baseline * heard.silent, "the canary was silent at {n} scrapes the baseline answered"),
+            (
+                "canary_silent",
+                heard.only_baseline * heard.silent,
+                "the canary was silent at {n} scrapes the baseline answered",
+            ),
             ("gaps", x.shape[1] - pairs, "{n} scrapes without a pair"),
         ],
         S,
@@ -193,10 +212,30 @@ def counted_result(
         n_effective=np.nan_to_num(f["n"]), n_baseline=spoken_x.astype(np.int64), n_canary=spoken_y.astype(np.int64),
         baseline_level=f["base"], canary_level=f["canary"], minimum_detectable_effect=_finite(detectable),
         seconds_to_answer=seconds, method=method, reason=tuple(reason.tolist()),
-        history_windows=np.full(S, windows, dtype=np.int64), history_exceeding=np.full(S, -1, dtype=np.int64),
+        history_windows=windows, history_exceeding=exceeding,
         onset=onset[0], onset_low=onset[1], onset_high=onset[2], quality=tuple(tuple(n) for n in notes),
         tail_p_value=nothing, tail_effect=nothing.copy(),
     )  # fmt: skip
+
+
+def _exceeding(past: Floats, totals: Floats | None, effect: Floats, sign: Floats, ratio: Bools) -> tuple[Ints, Ints]:
+    """Past windows that can be compared, and how many showed a change at least this bad."""
+    there = ~np.isnan(past)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        events = np.where(there, past, 0.0).sum(axis=3)
+        if totals is None:
+            of = there.sum(axis=3).astype(np.float64)
+            usable = ~ratio
+        else:
+            of = np.where(there, np.nan_to_num(totals), 0.0).sum(axis=3)
+            usable = np.ones(len(ratio), dtype=bool)
+        rate = events / of
+        change = np.where(ratio[:, None], rate[:, :, 1] - rate[:, :, 0], rate[:, :, 1] / rate[:, :, 0] - 1.0)
+        known = usable[:, None] & ~np.isnan(change)
+        worse = np.where((sign == 0)[:, None], np.abs(change), np.where(sign < 0, -1.0, 1.0)[:, None] * change)
+        shift = np.where(sign == 0, np.abs(effect), np.where(sign < 0, -1.0, 1.0) * effect)
+        beyond = known & (worse >= shift[:, None])
+    return known.sum(axis=1).astype(np.int64), beyond.sum(axis=1).astype(np.int64)
 
 
 def _finite(values: Floats) -> Floats:

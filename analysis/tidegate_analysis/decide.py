@@ -100,9 +100,7 @@ def decide(contrast: Contrast, policy: Policy) -> Decided:
         p = np.where(moving, np.fmax(p, tail_p(worse_estimate / safe_se, safe_df)), p)
         q_fail = quantile_t(level, safe_df)
         to_null = np.where(moving, np.fmax(to_null, q_fail * safe_se), to_null)
-        to_margin = np.where(
-            moving, np.fmax(to_margin, quantile_t(policy.alpha_pass, safe_df) * safe_se), to_margin
-        )
+        to_margin = np.where(moving, np.fmax(to_margin, quantile_t(policy.alpha_pass, safe_df) * safe_se), to_margin)
         reach = (q_fail + quantile_t(np.full(S, 1.0 - POWER), safe_df)) * safe_se
         detectable = np.where(moving, np.fmax(detectable, reach), detectable)
     p = np.where(either, np.minimum(2.0 * p, 1.0), p)
@@ -111,13 +109,9 @@ def decide(contrast: Contrast, policy: Policy) -> Decided:
     still = known & flat & (to_null == 0)
     judged = known & ~still
     fail = judged & (worse_estimate - to_null > 0) & (worse_estimate > worse_margin) & (p <= policy.alpha)
-    inside = (worse_estimate + to_margin < worse_margin) & (
-        ~either | (worse_estimate - to_margin > -other_margin)
-    )
+    inside = (worse_estimate + to_margin < worse_margin) & (~either | (worse_estimate - to_margin > -other_margin))
     passed = judged & ~fail & inside
-    verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(
-        np.int8
-    )
+    verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(np.int8)
     worse_low, worse_high = worse_estimate - to_null, worse_estimate + np.where(either, to_null, to_margin)
     low = np.where(sign > 0, worse_low, -worse_high)
     high = np.where(sign > 0, worse_high, -worse_low)

@@ -123,9 +123,7 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
         one_arm: Arm = "canary" if arm.iloc[at[0]] == "canary" else "baseline"
         low, high = int(column[at].min()), int(column[at].max()) + 1
         if (high - low) * len(specs) > MAX_POINTS_PER_TRACK:
-            raise BlockError(
-                "timestamp", f"the points lie {high - low} scrapes of {step:g} s apart; check the times"
-            )
+            raise BlockError("timestamp", f"the points lie {high - low} scrapes of {step:g} s apart; check the times")
         # Points at one place come as several blocks, so that the batch meets and counts the duplicates.
         remaining = at
         places = row_of[at] * (high - low) + (column[at] - low)

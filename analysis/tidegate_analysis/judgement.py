@@ -81,9 +81,7 @@ class Judgement:
         if n == 0:
             return "Nothing was judged."
         if self.verdict == Verdict.PASS:
-            return (
-                f"PASS: {self.explain(0)}" if n == 1 else f"PASS: all {n} metrics are within their margins."
-            )
+            return f"PASS: {self.explain(0)}" if n == 1 else f"PASS: all {n} metrics are within their margins."
         wanted = self.verdict
         rows = np.flatnonzero(self.verdicts == wanted)
         order = rows[np.argsort(self.result.p_value[rows], kind="stable")]
@@ -162,9 +160,7 @@ def judge(
     group_p = np.full(len(order), np.nan)
     if crowd.any():
         present, local = np.unique(member[crowd], return_inverse=True)
-        adjusted[crowd], by_group, significant[crowd] = multiplicity.grouped(
-            p[crowd], local.astype(np.int64), q
-        )
+        adjusted[crowd], by_group, significant[crowd] = multiplicity.grouped(p[crowd], local.astype(np.int64), q)
         group_p[present] = by_group
     verdicts = result.verdict.copy()
     reasons = list(result.reason)
@@ -185,9 +181,7 @@ def judge(
                 tuple(failing.tolist()),
             )
         )
-    return Judgement(
-        fold(verdicts), verdicts, tuple(reasons), adjusted, tuple(outcomes), result, q, design, clock
-    )
+    return Judgement(fold(verdicts), verdicts, tuple(reasons), adjusted, tuple(outcomes), result, q, design, clock)
 
 
 def fold(verdicts: NDArray[np.int8]) -> Verdict:

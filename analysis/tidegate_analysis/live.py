@@ -10,9 +10,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate_analysis.analyze import _flat, history_array, with_notes
+from tidegate_analysis.analyze import flat_past, flat_window, history_array, with_notes
 from tidegate_analysis.batch import Block, SeriesBatch
+from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.judgement import Judgement, judge
+from tidegate_analysis.rates import ratios
 from tidegate_analysis.spec import Design, MetricSpec, QualityNote, Verdict
 from tidegate_analysis.stream import Stream, open_stream
 
@@ -81,6 +83,7 @@ class LiveEvaluation:
         self._taken = 0
         self._dirty = True
         self._failed: dict[int, str] = {}
+        self._by_ratio = np.zeros(len(self.batch.specs), dtype=bool)
 
     def add(self, block: Block) -> None:
         """Take a block.
@@ -105,9 +108,7 @@ class LiveEvaluation:
             return None
         step = self.batch.step
         deployed = (
-            span[0]
-            if self.deployed_at is None
-            else math.ceil((self.deployed_at - self.batch.origin) / step - 1e-6)
+            span[0] if self.deployed_at is None else math.ceil((self.deployed_at - self.batch.origin) / step - 1e-6)
         )
         low = max(deployed + math.ceil(self.warm_up / step - 1e-6), span[0])
         horizon = max(1, math.floor(self.horizon_seconds / step + 1e-6) - (low - deployed))
@@ -136,27 +137,48 @@ class LiveEvaluation:
     def _open(self, design: Design, low: int, horizon: int) -> Stream:
         specs = self.batch.specs
         if design == "concurrent":
-            history = history_array(self.batch, list(self.history), horizon)
+            history, totals = history_array(self.batch, list(self.history), horizon)
             return open_stream(
                 specs,
                 design="concurrent",
                 history=history,
+                history_exposure=totals,
                 step_seconds=self.batch.step,
                 horizon=horizon,
                 q=self.q,
             )
         pre = self.batch.span("pre")
         floor = pre[0] if pre is not None else low
-        past = _flat(self.batch.window("canary", "pre", floor, low)[0])
-        if np.isnan(past).all():
-            past = _flat(self.batch.window("baseline", "pre", floor, low)[0])
+        past, told = flat_past(self.batch, "canary", floor, low)
         if design == "difference_in_differences":
-            raise ValueError(
-                "design: difference_in_differences cannot be streamed; use Analyze, or concurrent"
-            )
+            control, control_told = flat_past(self.batch, "baseline", floor, low)
+            past, control, told = ratios(past, told), ratios(control, control_told), None
+            specs, self._by_ratio = self._differenced(past)
+            past = self._difference(past, control)
         return open_stream(
-            specs, design="before_after", before=past, step_seconds=self.batch.step, horizon=horizon, q=self.q
+            specs,
+            design="before_after",
+            before=past,
+            before_exposure=told,
+            step_seconds=self.batch.step,
+            horizon=horizon,
+            q=self.q,
         )
+
+    def _differenced(self, past: Floats) -> tuple[tuple[MetricSpec, ...], NDArray[np.bool_]]:
+        """Specs of the arms' difference: ratios stay on the log scale, the rest on the linear one with its margin."""
+        resolved, _, margin = resolve_all(self.batch.specs, past, past)
+        by_ratio = np.array([s.scale == "log" for s in resolved], dtype=bool)
+        specs = tuple(
+            s.with_(kind="gauge", scale="log" if r else "linear", margin=float(m))
+            for s, r, m in zip(resolved, by_ratio.tolist(), margin.tolist(), strict=True)
+        )
+        return specs, by_ratio
+
+    def _difference(self, y: Floats, x: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.where(x > 0, y / x, np.nan)
+        return np.where(self._by_ratio[:, None], ratio, y - x)
 
     def judge(self, *, final: bool = False) -> Judgement:
         """Return the verdict as of now.
@@ -177,25 +199,26 @@ class LiveEvaluation:
         high = min(self._frontier(design, final), low + horizon)
         if high > low + self._taken:
             a, b = low + self._taken, high
-            y = _flat(self.batch.window("canary", "post", a, b)[0])
-            x = _flat(self.batch.window("baseline", "post", a, b)[0]) if design == "concurrent" else None
-            self._stream.update(x, y)
+            y, ey = flat_window(self.batch, "canary", "post", a, b)
+            x, ex = flat_window(self.batch, "baseline", "post", a, b)
+            if design == "concurrent":
+                self._stream.update(x, y, baseline_exposure=ex, canary_exposure=ey)
+            elif design == "difference_in_differences":
+                self._stream.update(None, self._difference(ratios(y, ey), ratios(x, ex)))
+            else:
+                self._stream.update(None, y, canary_exposure=ey)
             self._taken = high - low
             if final:
                 self._dirty = True
         result = with_notes(self._stream.result(), self.batch.notes)
         behind = min(self._end("baseline"), low + horizon) - self._end("canary")
         if design == "concurrent" and behind >= SILENT_AFTER:
-            note = QualityNote(
-                "canary_silent", int(behind), f"the canary is {behind} scrapes behind the baseline"
-            )
+            note = QualityNote("canary_silent", int(behind), f"the canary is {behind} scrapes behind the baseline")
             waiting = result.verdict != Verdict.FAIL
             result = replace(
                 with_notes(result, (note,)),
                 verdict=np.where(waiting, Verdict.INCONCLUSIVE, result.verdict).astype(np.int8),
-                reason=tuple(
-                    "canary_silent" if w else r for w, r in zip(waiting.tolist(), result.reason, strict=True)
-                ),
+                reason=tuple("canary_silent" if w else r for w, r in zip(waiting.tolist(), result.reason, strict=True)),
             )
         judged = judge(result, q=self.q, design=design, clock=(self.batch.time_of(low), self.batch.step))
         return self._latched(judged)

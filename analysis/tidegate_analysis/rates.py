@@ -26,8 +26,10 @@ def as_levels(
     specs, derived, margin, rare:
         And which series are counts or ratios, whose means must not be trimmed.
     """
-    count = np.array([s.kind == "count" for s in specs], dtype=bool)
-    rare = count | np.array([s.kind == "ratio" for s in specs], dtype=bool)
+    count = np.array([s.kind == "count" and s.scale == "log" for s in specs], dtype=bool)
+    rare = np.array([s.kind == "count" for s in specs], dtype=bool) | np.array(
+        [s.kind == "ratio" for s in specs], dtype=bool
+    )
     if not count.any():
         return specs, derived, margin, rare
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -65,3 +67,10 @@ def ratios(events: Floats, totals: Floats | None) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(totals > 0, events / totals, np.nan)
     return np.where(np.isnan(totals).all(axis=1, keepdims=True), events, share)
+
+
+def told_rows(totals: Floats | None, n_series: int) -> NDArray[np.bool_]:
+    """Which series came with totals: those with at least one. ``totals`` has the shape (series, ...)."""
+    if totals is None:
+        return np.zeros(n_series, dtype=bool)
+    return np.asarray(~np.isnan(totals).reshape(n_series, -1).all(axis=1), dtype=bool)

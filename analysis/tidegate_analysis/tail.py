@@ -31,9 +31,7 @@ def tail_mean(x: Floats) -> Floats:
     j = np.arange(width)
     top = (j >= n - m) & (j < n) & (n >= 5)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(
-            np.where(top, s, 0.0).sum(axis=-1) / np.where(top.any(axis=-1), top.sum(axis=-1), np.nan)
-        )
+        return np.asarray(np.where(top, s, 0.0).sum(axis=-1) / np.where(top.any(axis=-1), top.sum(axis=-1), np.nan))
 
 
 class Tail(NamedTuple):
@@ -84,9 +82,7 @@ def _exceedance_p(a: Floats, b: Floats) -> Floats:
     pooled = np.sort(np.concatenate([a, b], axis=1), axis=1)
     n = (~np.isnan(pooled)).sum(axis=1)
     rows = np.arange(len(a))
-    cut = pooled[
-        rows, np.clip((np.ceil((1.0 - EXCEED_SHARE) * n) - 1).astype(np.int64), 0, pooled.shape[1] - 1)
-    ]
+    cut = pooled[rows, np.clip((np.ceil((1.0 - EXCEED_SHARE) * n) - 1).astype(np.int64), 0, pooled.shape[1] - 1)]
     with np.errstate(invalid="ignore"):
         over = (b > cut[:, None]).astype(np.float64) - (a > cut[:, None]).astype(np.float64)
     over[np.isnan(a) | np.isnan(b)] = np.nan

@@ -116,8 +116,8 @@ class Yardstick(NamedTuple):
     days:
         How many past days the centre comes from; 0 = no time of day.
     whole:
-        Shape (series,): standard error of the whole stretch's contrast, so that the 95 % points of the normal are those
-        of the past's moments on their wider side.
+        Shape (series,): standard error of the whole stretch's contrast, so that the 95 % points of the normal
+        are those of the past's moments on their wider side.
     """
 
     centre: Floats
@@ -217,10 +217,11 @@ def calibrate(
 def _by_time_of_day(c: Floats, phase: Ints, day: Ints, phases: int) -> tuple[Floats, Floats, Floats, Floats]:
     """Centre contrasts on the other days at their time of day, and measure their spread around that time.
 
-    The centre of a moment is the mean of the other days', clipped about the median so that one bad day does not move it;
-    a mean of n - 1 other days wobbles a little more than one of n does, and the contrasts are shrunk by that. The spread
-    is the root mean square of the clipped contrasts within an hour and a half of the time of day over all days, pulled by
-    a fifth towards that of the whole day: a metric that wobbles at night and is steady by day is judged by the hour it is.
+    The centre of a moment is the mean of the other days', clipped about the median so that one bad day does
+    not move it; a mean of n - 1 other days wobbles a little more than one of n does, and the contrasts are
+    shrunk by that. The spread is the root mean square of the clipped contrasts within an hour and a half of
+    the time of day over all days, pulled by a fifth towards that of the whole day: a metric that wobbles at
+    night and is steady by day is judged by the hour it is.
 
     Returns
     -------
@@ -279,7 +280,9 @@ MOMENTS = 2000
 
 
 def stride_for(blocks: int, per_day: int) -> int:
-    """Distance of moments so that about 2,000 remain: more say little more. It divides the day, where there is one."""
+    """Distance of moments so that about 2,000 remain: more say little more. It divides the day, where there
+    is one.
+    """
     wanted = max(1, blocks // MOMENTS)
     if per_day <= 0:
         return wanted
@@ -289,8 +292,9 @@ def stride_for(blocks: int, per_day: int) -> int:
 def rank_p(largest: Floats, past: Floats, moments: Ints) -> Floats:
     """Share of past moments, the present one among them, whose scan was at least this large.
 
-    Valid for a stationary past whatever its dependence, since every moment is as likely as another to be the
-    largest. Beyond the largest of the past the p-value falls on along the power law of the past's largest
+    For a stationary past every moment is as likely as another to be the largest, save that the ends of the
+    past are favoured: with 40 stretches that do not overlap an error rate of 0.02 comes out as 0.023, with 10
+    as 0.034. Beyond the largest of the past the p-value falls on along the power law of the past's largest
     twentieth (Hill 1975), its exponent lowered by one standard error and kept within [2, 8]: to a deployment
     far outside of everything seen, a longer past would have given a smaller p-value.
 

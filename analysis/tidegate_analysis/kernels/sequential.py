@@ -30,9 +30,7 @@ def boundary(alpha: Floats, df: Floats) -> Floats:
     """Height that a watch reaches with probability ``alpha``: the upper ``alpha / 2`` quantile of t."""
     finite = np.isfinite(df)
     return np.asarray(
-        np.where(
-            finite, -special.stdtrit(np.where(finite, df, 1.0), alpha / 2.0), -special.ndtri(alpha / 2.0)
-        )
+        np.where(finite, -special.stdtrit(np.where(finite, df, 1.0), alpha / 2.0), -special.ndtri(alpha / 2.0))
     )
 
 
@@ -46,9 +44,7 @@ def normal_mixture_log_e(z: Floats, n: Floats, tuned_for: float) -> Floats:
     gain = np.log(1.0 / (2 * 0.02))
     r = tuned_for / (2.0 * gain + np.log(1.0 + 2.0 * gain))
     s = z * np.sqrt(n)
-    return np.asarray(
-        0.5 * np.log(4.0 * r / (n + r)) + s * s / (2.0 * (n + r)) + special.log_ndtr(s / np.sqrt(n + r))
-    )
+    return np.asarray(0.5 * np.log(4.0 * r / (n + r)) + s * s / (2.0 * (n + r)) + special.log_ndtr(s / np.sqrt(n + r)))
 
 
 def yule_walker(past: Floats, order: int, ridge: float = 1e-3) -> Floats:
