@@ -280,9 +280,7 @@ MOMENTS = 2000
 
 
 def stride_for(blocks: int, per_day: int) -> int:
-    """Distance of moments so that about 2,000 remain: more say little more. It divides the day, where there
-    is one.
-    """
+    """Distance of moments so that about 2,000 remain: more say little more. It divides a known day."""
     wanted = max(1, blocks // MOMENTS)
     if per_day <= 0:
         return wanted
