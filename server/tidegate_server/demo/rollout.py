@@ -23,9 +23,9 @@ Update = evaluation_service_pb2.VerdictUpdate
 
 FINAL_WITHIN_SECONDS = 10.0
 
-# What counts as worse: 15 % on a p95, 1.5 percentage points of errors.
+# What counts as worse: 15 % on a p95, 2 percentage points of errors.
 LATENCY_MARGIN = 0.15
-ERROR_MARGIN = 0.015
+ERROR_MARGIN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Plan:
     rate: float = 900.0
     step: float = 0.5
     settle: float = 1.0
-    before: float = 10.0
+    before: float = 4.0
     warm_up: float = 1.0
-    horizon: float = 20.0
+    horizon: float = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ def specs() -> list[ta.MetricSpec]:
         ta.MetricSpec(
             name=metric.name,
             kind="ratio" if metric.is_ratio else "gauge",
+            scale="linear" if metric.is_ratio else "log",
             direction="up_is_worse",
             margin=ERROR_MARGIN if metric.is_ratio else LATENCY_MARGIN,
             group=metric.path.strip("/"),
@@ -164,7 +165,7 @@ def run(plan: Plan, watcher: Watcher, record: Path | None = None) -> list[Outcom
 
         deploy(twin)
         _scrape_for(scraper, plan.settle, watcher, -plan.before - plan.settle)
-        watcher.stage(f"v1 beside v1 for {plan.before:g} s: how alike are two copies of the same version?")
+        watcher.stage(f"v1 beside v1 for {plan.before:g} s, before anything is deployed")
         before = _scrape_for(scraper, plan.before, watcher, -plan.before)
         outcomes = []
         for rollout, port in zip(ROLLOUTS, candidates, strict=True):
@@ -221,9 +222,7 @@ def _judge(
         seconds = time.monotonic() - started
         last = take(stream.finish(timeout=FINAL_WITHIN_SECONDS))
     findings = [known[m.name] for m in METRICS if m.name in known]
-    outcome = Outcome(
-        rollout, last.verdict, last.decision, last.sentence, seconds, findings, list(last.groups)
-    )
+    outcome = Outcome(rollout, last.verdict, last.decision, last.sentence, seconds, findings, list(last.groups))
     watcher.ended(outcome)
     return outcome, after
 

@@ -181,9 +181,7 @@ class Scraper:
                 else EndpointScrape(NAN, NAN, NAN)
                 for path in V1
             }
-            values.append(
-                tuple(seen[m.path].errors if m.is_ratio else seen[m.path].latency_p95 for m in METRICS)
-            )
+            values.append(tuple(seen[m.path].errors if m.is_ratio else seen[m.path].latency_p95 for m in METRICS))
             totals.append(tuple(seen[m.path].requests if m.is_ratio else NAN for m in METRICS))
         self.previous = pages
         return Column(self.epoch + self.ticks * self.step, tuple(values), tuple(totals))

@@ -29,7 +29,7 @@ class Endpoint:
 
 
 V1: dict[str, Endpoint] = {
-    "/checkout": Endpoint(median=0.060, sigma=0.22, error_ratio=0.003),
+    "/checkout": Endpoint(median=0.060, sigma=0.22, error_ratio=0.002),
     "/search": Endpoint(median=0.040, sigma=0.25, error_ratio=0.002),
     "/cart": Endpoint(median=0.025, sigma=0.22, error_ratio=0.002),
 }
@@ -71,9 +71,7 @@ class Shop:
         self.random = random.Random(seed)  # noqa: S311 - simulated latencies, no secret
         self.registry = CollectorRegistry()
         requests = Counter("http_requests", "Requests answered.", ["path"], registry=self.registry)
-        errors = Counter(
-            "http_request_errors", "Requests answered with a 5xx.", ["path"], registry=self.registry
-        )
+        errors = Counter("http_request_errors", "Requests answered with a 5xx.", ["path"], registry=self.registry)
         seconds = Histogram(
             "http_request_duration_seconds",
             "Time to answer.",
@@ -88,9 +86,7 @@ class Shop:
     def plan(self, path: str) -> tuple[float, int]:
         """Return how long the next request of ``path`` takes, in seconds, and its status."""
         endpoint = self.endpoints[path]
-        latency = (
-            endpoint.median * math.exp(endpoint.sigma * self.random.gauss(0.0, 1.0)) * congestion(time.time())
-        )
+        latency = endpoint.median * math.exp(endpoint.sigma * self.random.gauss(0.0, 1.0)) * congestion(time.time())
         return latency, 503 if self.random.random() < endpoint.error_ratio else 200
 
     def record(self, path: str, seconds: float, status: int) -> None:

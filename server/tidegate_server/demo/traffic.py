@@ -52,9 +52,7 @@ class Users:
             elif now - due > 1.0:
                 due = now  # the machine stood still; a burst that makes up for it would help nobody
             if self.ports and len(self.in_flight) < MAX_IN_FLIGHT:
-                task = asyncio.create_task(
-                    self.request(self.random.choice(self.ports), self.random.choice(list(V1)))
-                )
+                task = asyncio.create_task(self.request(self.random.choice(self.ports), self.random.choice(list(V1))))
                 self.in_flight.add(task)
                 task.add_done_callback(self.in_flight.discard)
 
