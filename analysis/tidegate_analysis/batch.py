@@ -332,7 +332,8 @@ class SeriesBatch:
     def window(self, arm: Arm, phase: Phase, low: int, high: int) -> tuple[Floats, Floats | None]:
         """Return the columns ``low`` to ``high - 1`` of an arm.
 
-        Shape (metrics, points), or (metrics, instances, points); missing points are NaN. The second array has the exposures, or is ``None`` when the arm has none.
+        Shape (metrics, points), or (metrics, instances, points); missing points are NaN. The second array has the
+        exposures, or is ``None`` when the arm has none.
         """
         names = self.instances(arm, phase)
         width = max(high - low, 0)

@@ -315,7 +315,7 @@ def _scan_portion(
     up = scan.rank_p(np.fmax.reduce(z, axis=1), stick.largest_up, stick.moments)
     down = scan.rank_p(np.fmax.reduce(-z, axis=1), stick.largest_down, stick.moments)
     p_rank = np.where(sign > 0, up, np.where(sign < 0, down, np.minimum(2.0 * np.minimum(up, down), 1.0)))
-    # With few independent moments ranks are coarse and hang together: Student's tail, paid for by every window, as well.
+    # Few independent moments: ranks are coarse and hang together, so Student's tail, paid for by every window, too.
     df = np.maximum(stick.independent - 1.0, 1.0)
     looks = len(np.unique(windows.last - windows.first))
     p_t = np.minimum(
@@ -362,8 +362,8 @@ def _scan_portion(
 def _tail(gx: Floats, gy: Floats, sign: Floats, points: int, use: NDArray[np.bool_]) -> tails.Tail:
     """Worst twentieth of the stretch, its distance from the centre, ranked among the same of past stretches.
 
-    The past is cut into stretches that overlap by half. The larger of the rank and Student's tail counts: the distance of
-    the worst points is skewed, and a t of it alone calls too many healthy stretches unusual.
+    The past is cut into stretches that overlap by half. The larger of the rank and Student's tail counts: the
+    distance of the worst points is skewed, and a t of it alone calls too many healthy stretches unusual.
     """
     S = len(gx)
     nothing = tails.Tail(np.full(S, np.nan), np.full(S, np.nan))

@@ -192,7 +192,7 @@ def _continuous(
     past_t = dependence.trimmed_mean(past_d)
     if gx.ndim == 3:
         contrast, d = contrasts.instances(gx, gy, past_t, borrow)
-        mx, my = contrasts._mean(gx, axis=1), contrasts._mean(gy, axis=1)
+        mx, my = contrasts.mean_over(gx, axis=1), contrasts.mean_over(gy, axis=1)
     else:
         d = gy - gx
         mx, my = gx, gy

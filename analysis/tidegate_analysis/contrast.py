@@ -176,13 +176,13 @@ def instances(x: Floats, y: Floats, past: Floats, borrow: bool) -> tuple[Contras
         And the paired differences of the arms' means, (series, points).
     """
     with np.errstate(invalid="ignore"):
-        reference = _mean(x, axis=1)
-        d = _mean(y, axis=1) - reference
+        reference = mean_over(x, axis=1)
+        d = mean_over(y, axis=1) - reference
     centred_x = dependence.trimmed_mean(x - reference[:, None, :])
     centred_y = dependence.trimmed_mean(y - reference[:, None, :])
     n_x = (~np.isnan(centred_x)).sum(axis=1).astype(np.float64)
     n_y = (~np.isnan(centred_y)).sum(axis=1).astype(np.float64)
-    base = _mean(centred_x, axis=1)
+    base = mean_over(centred_x, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = np.nansum((centred_x - base[:, None]) ** 2, axis=1) / (n_x - 1.0)
         variance = np.where(n_x >= 2, variance, np.nan)
@@ -199,7 +199,8 @@ def instances(x: Floats, y: Floats, past: Floats, borrow: bool) -> tuple[Contras
     return Contrast(estimate, errors, np.fmin(n_x, effective_points(u, se_ewc, se_ar1)), k, centred, method), d
 
 
-def _mean(a: Floats, axis: int) -> Floats:
+def mean_over(a: Floats, axis: int) -> Floats:
+    """Mean of what is there along an axis, NaN where nothing is."""
     present = ~np.isnan(a)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(

@@ -103,7 +103,8 @@ def compare_counts(
             sign=policy.sign[rows], alpha=policy.alpha[rows], alpha_pass=policy.alpha_pass[rows], dispersion=dispersion,
         )  # fmt: skip
         for name, value in (
-            ("effect", found.effect), ("low", found.low), ("high", found.high), ("p", found.p_value), ("p_pass", found.pass_p_value),
+            ("effect", found.effect), ("low", found.low), ("high", found.high),
+            ("p", found.p_value), ("p_pass", found.pass_p_value),
             ("n", found.n_effective), ("base", found.baseline_level), ("canary", found.canary_level),
             ("events", found.baseline_events + found.canary_events),
         ):  # fmt: skip

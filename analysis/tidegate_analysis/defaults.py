@@ -276,7 +276,9 @@ def _decide(spec: MetricSpec, seen: _Seen) -> _Derived:
             scale = "linear" if kind != "histogram" else "log"
         else:
             scale = (
-                "log" if seen.positive and not (facts.quality and (seen.unit or facts.percent)) else "linear"
+                "log"
+                if (seen.positive or not seen.any) and not (facts.quality and (seen.unit or facts.percent))
+                else "linear"
             )
         changes["scale"] = scale
     how = "given"

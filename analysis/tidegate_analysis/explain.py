@@ -27,6 +27,7 @@ _WHY = {
     "constant": "nothing moves, so there is no yardstick for a change",
     "tail_in_doubt": "the typical value is fine, but the worst points may not be",
     "not_significant_among_many": "it does not stand out among the {n} metrics judged together",
+    "too_few_events": "it looks worse, but there are too few events to fail it",
     "hold_only": "it got worse, but this metric may only hold a rollout",
 }
 # With one arm there is nobody to be silent beside.
@@ -43,6 +44,7 @@ _TELLS_CHANGE = (
     "tail_in_doubt",
     "hold_only",
     "bad_values",
+    "too_few_events",
 )
 # From here on a change on the log scale is told as a multiple.
 DOUBLE = 0.995
@@ -190,7 +192,11 @@ def _failing(result: Result, i: int, why: str, span: str, clock: tuple[float, fl
         if spec.direction == "either"
         else effect
     )
-    if not worse > 0:
+    if math.isnan(effect):
+        # No ratio to a baseline without any events.
+        levels = (number(float(a[i]), spec.unit) for a in (result.canary_level, result.baseline_level))
+        return f"{spec.name} is at {' where '.join(levels)} is usual{span}"
+    if worse <= 0:
         now = f"; by now it changed by {moved}{span}" if math.isfinite(effect) else ""
         return f"{spec.name} was shown to be worse than {reference} earlier in the watch{now}"
     onset = int(result.onset[i])

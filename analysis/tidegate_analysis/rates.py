@@ -50,7 +50,7 @@ def as_levels(
 
 
 def increments(specs: tuple[MetricSpec, ...], arrays: tuple[Floats, ...]) -> tuple[Floats, ...]:
-    """Turn running totals into increases per scrape; ``arrays`` are consecutive stretches (series, points) of one arm."""
+    """Turn running totals into increases per scrape; ``arrays`` are consecutive stretches of one arm."""
     counter = np.array([s.kind == "counter" for s in specs], dtype=bool)
     if not counter.any():
         return arrays

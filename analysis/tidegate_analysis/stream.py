@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -140,7 +141,7 @@ class Stream:
                 if totals.shape != past.shape:
                     raise ValueError(f"history_exposure: shape {totals.shape} does not fit the history's {past.shape}")
             known = past.transpose(2, 0, 1, 3).reshape(2, S, -1)
-            exposed = np.zeros(S, dtype=bool) if totals is None else ~np.isnan(totals).reshape(S, -1).all(axis=1)
+            exposed = told_rows(totals, S)
             self._resolve(specs, known[0], known[1], exposed)
             counter = self._counters()
             if counter.any():
@@ -777,9 +778,7 @@ class Stream:
             n = self.scrapes
             past = self._arrays["past"]
             usable = past[..., :n] if past.shape[3] >= n else past[:, :0, :, :0]
-            told = (
-                {} if True not in self._counted_rows() else {"baseline_exposure": self._ex, "canary_exposure": self._ey}
-            )
+            counted = True in self._counted_rows()
             out = compare(
                 self._x,
                 self._y,

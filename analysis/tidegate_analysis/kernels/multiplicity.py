@@ -25,7 +25,8 @@ def _restore(values: Floats, order: NDArray[np.intp], p: Floats) -> Floats:
 def benjamini_hochberg(p: Floats) -> Floats:
     """Adjusted p-values that bound the false-discovery rate: ``min_{j>=i} m p_(j) / j``.
 
-    Benjamini and Hochberg (1995), eq. 1. ``p`` has the shape (..., tests). When no hypothesis is false, the family-wise error is bounded too.
+    Benjamini and Hochberg (1995), eq. 1. ``p`` has the shape (..., tests). When no hypothesis is false, the family-wise
+    error is bounded too.
     """
     s, order, m = _ordered(p)
     j = np.arange(1, p.shape[-1] + 1)

@@ -273,7 +273,7 @@ def _circular_sum(values: Floats, width: int) -> Floats:
     """Sum over the neighbours within ``width`` along axis 1, around the clock."""
     wrapped = np.concatenate([values[:, -width:], values, values[:, :width]], axis=1)
     total = np.concatenate([np.zeros_like(values[:, :1]), np.cumsum(wrapped, axis=1)], axis=1)
-    return total[:, 2 * width + 1 :] - total[:, : values.shape[1]]
+    return np.asarray(total[:, 2 * width + 1 :] - total[:, : values.shape[1]])
 
 
 MOMENTS = 2000
