@@ -103,9 +103,7 @@ def test_options_reach_the_analysis(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)["findings"][0]["canary_points"] == 30
 
 
-def test_points_before_the_deployment_are_the_past(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_points_before_the_deployment_are_the_past(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(series(tmp_path / "a.csv"))
     cli.main(["analyze", path, "--deployed-at", str(START + 400), "--output", "json"])
     assert json.loads(capsys.readouterr().out)["findings"][0]["canary_points"] == 20

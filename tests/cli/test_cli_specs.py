@@ -30,10 +30,7 @@ def test_options_for_all_and_for_one() -> None:
     [
         "metrics:\n  - name: latency\n    margin: 10%\n    alphaPass: 0.1\n  - name: errors\n    kind: ratio",
         "metrics:\n  latency:\n    margin: 0.1\n    alpha_pass: 0.1\n  errors:\n    kind: ratio\n",
-        (
-            '{"metrics": [{"name": "latency", "margin": 0.1, "alphaPass": 0.1}, {"name": "errors", '
-            '"kind": "ratio"}]}'
-        ),
+        ('{"metrics": [{"name": "latency", "margin": 0.1, "alphaPass": 0.1}, {"name": "errors", "kind": "ratio"}]}'),
     ],
 )
 def test_spec_file_and_options_over_it(tmp_path: Path, text: str) -> None:

@@ -113,9 +113,7 @@ def test_versions_differ_as_they_should() -> None:
 
 def test_a_running_shop_answers_and_counts(children: processes.Children) -> None:
     port = start_shop(children)
-    assert request(port, "GET /cart?x=1 HTTP/1.1\r\nHost: shop\r\n\r\n").startswith(
-        ("HTTP/1.1 200", "HTTP/1.1 503")
-    )
+    assert request(port, "GET /cart?x=1 HTTP/1.1\r\nHost: shop\r\n\r\n").startswith(("HTTP/1.1 200", "HTTP/1.1 503"))
     assert request(port, "GET /nothing HTTP/1.1\r\n\r\n").startswith("HTTP/1.1 404")
     assert request(port, "POST /cart HTTP/1.1\r\n\r\n").startswith("HTTP/1.1 405")
     assert request(port, "GET /" + "x" * 20_000).startswith("HTTP/1.1 431")
@@ -156,9 +154,7 @@ def test_scraper_makes_columns_on_one_clock_and_gaps_of_failures(children: proce
 def test_a_recording_is_what_analyze_reads(tmp_path: Path) -> None:
     nothing = (math.nan,) * len(METRICS)
     numbers = tuple(float(k) for k in range(len(METRICS)))
-    recording.write(
-        tmp_path / "a.csv", [("pre", Column(1770000000.0, (numbers, nothing), (numbers, nothing)))]
-    )
+    recording.write(tmp_path / "a.csv", [("pre", Column(1770000000.0, (numbers, nothing), (numbers, nothing)))])
     rows = list(csv.DictReader((tmp_path / "a.csv").open()))
     assert len(rows) == len(ARMS) * len(METRICS)
     assert rows[1] == {

@@ -22,6 +22,7 @@ from tidegate_server.demo.scrape import ARMS, METRICS, Column, Scraper
 Update = evaluation_service_pb2.VerdictUpdate
 
 FINAL_WITHIN_SECONDS = 10.0
+GATE = "tidegate_server.demo.gate"
 
 # What counts as worse: 15 % on a p95, 2 percentage points of errors.
 LATENCY_MARGIN = 0.15
@@ -148,7 +149,7 @@ def run(plan: Plan, watcher: Watcher, record: Path | None = None) -> list[Outcom
         children = stack.enter_context(processes.Children())
         watcher.stage("starting Tidegate, the shop and its users")
         try:
-            gate = children.start("tidegate_server.demo.gate")
+            gate = children.start(GATE)
             versions = ["v1", "v1", *(rollout.version for rollout in ROLLOUTS)]
             shops = [children.start("tidegate_server.demo.shop", version) for version in versions]
             users = children.start("tidegate_server.demo.traffic", str(plan.rate))
