@@ -166,9 +166,7 @@ def sentence(
     text = (_WHY_ALONE.get(why) if alone else None) or _WHY.get(why, why.replace("_", " "))
     text = text.format(n=among or len(result))
     if why == "constant" and math.isfinite(effect) and effect != 0.0:
-        text = (
-            f"nothing moves, so there is no yardstick for its change of {change(effect, spec, signed=True)}"
-        )
+        text = f"nothing moves, so there is no yardstick for its change of {change(effect, spec, signed=True)}"
     if moved and why in _TELLS_CHANGE:
         text += f"; so far {moved}, the margin is {margin}"
         seconds = float(result.seconds_to_answer[i])
@@ -185,13 +183,7 @@ def _failing(result: Result, i: int, why: str, span: str, clock: tuple[float, fl
     if why == "tail_regression":
         worst = f"its worst points are {_apart(float(result.tail_effect[i]), spec, 'those of ' + reference)}"
         return f"{spec.name}: {worst}, while its typical value changed by {moved}{span}"
-    worse = (
-        -effect
-        if spec.direction == "down_is_worse"
-        else abs(effect)
-        if spec.direction == "either"
-        else effect
-    )
+    worse = -effect if spec.direction == "down_is_worse" else abs(effect) if spec.direction == "either" else effect
     if math.isnan(effect):
         # No ratio to a baseline without any events.
         levels = (number(float(a[i]), spec.unit) for a in (result.canary_level, result.baseline_level))

@@ -73,9 +73,7 @@ def test_simes_of_equal_p_values_is_that_value() -> None:
 
 def _grouped_by_hand(p: Floats, group: NDArray[np.int64], q: float) -> tuple[set[int], set[int]]:
     """Select groups by Benjamini-Hochberg on their Simes p-values, then tests inside at a smaller level."""
-    members = {
-        g: [i for i in np.flatnonzero(group == g).tolist() if not np.isnan(p[i])] for g in set(group.tolist())
-    }
+    members = {g: [i for i in np.flatnonzero(group == g).tolist() if not np.isnan(p[i])] for g in set(group.tolist())}
     asked = {g: m for g, m in members.items() if m}
     combined = {}
     for g, m in asked.items():

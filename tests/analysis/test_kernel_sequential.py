@@ -19,9 +19,7 @@ def test_reflection_is_the_closed_form() -> None:
     normal = sequential.reflection_p(b, np.full(len(b), np.inf))
     np.testing.assert_allclose(normal, np.where(b > 0, np.minimum(2 * stats.norm.sf(b), 1), 1.0), rtol=1e-12)
     student = sequential.reflection_p(b, np.full(len(b), 13.0))
-    np.testing.assert_allclose(
-        student, np.where(b > 0, np.minimum(2 * stats.t.sf(b, 13), 1), 1.0), rtol=1e-10
-    )
+    np.testing.assert_allclose(student, np.where(b > 0, np.minimum(2 * stats.t.sf(b, 13), 1), 1.0), rtol=1e-10)
 
 
 def test_boundary_and_p_value_are_inverse() -> None:
@@ -34,9 +32,7 @@ def test_boundary_and_p_value_are_inverse() -> None:
 
 def test_boundary_at_two_per_cent() -> None:
     # 2 P(Z >= b) = 0.02 at the normal 99 % quantile.
-    assert float(sequential.boundary(np.array([0.02]), np.array([np.inf]))[0]) == pytest.approx(
-        2.3263479, abs=1e-7
-    )
+    assert float(sequential.boundary(np.array([0.02]), np.array([np.inf]))[0]) == pytest.approx(2.3263479, abs=1e-7)
 
 
 def test_a_brownian_motion_crosses_as_often_as_told() -> None:
