@@ -74,9 +74,7 @@ def test_it_runs_until_every_rule_is_through():
 
 
 def test_a_failure_ends_it_at_once_and_names_what_was_not_awaited():
-    made, actions = advance(
-        start(monitor(), regression()), {"alerts": saw(Verdict.FAIL, settled=False)}, NOW + 5
-    )
+    made, actions = advance(start(monitor(), regression()), {"alerts": saw(Verdict.FAIL, settled=False)}, NOW + 5)
     assert (made.verdict, made.decision, made.state) == (
         Verdict.FAIL,
         Decision.HALT,
@@ -97,9 +95,7 @@ def test_nothing_changes_after_the_end():
 
 
 def test_a_rule_that_failed_stays_failed():
-    made, _ = advance(
-        start(monitor(mode=RuleMode.HOLD_ONLY), regression()), {"alerts": saw(Verdict.FAIL)}, NOW + 5
-    )
+    made, _ = advance(start(monitor(mode=RuleMode.HOLD_ONLY), regression()), {"alerts": saw(Verdict.FAIL)}, NOW + 5)
     assert made.verdict is None
     made, _ = advance(made, {"alerts": saw(Verdict.PASS), "latency": saw(Verdict.PASS)}, NOW + 900)
     assert made.result("alerts").verdict is Verdict.FAIL

@@ -81,9 +81,7 @@ def test_the_tree():
     assert parse_filter("service = a AND NOT (version = b* OR dry_run = true)", EVALUATION_FIELDS) == And(
         (
             Comparison("service", Operator.EQ, "a"),
-            Not(
-                Or((Comparison("version", Operator.EQ, "b*", True), Comparison("dry_run", Operator.EQ, True)))
-            ),
+            Not(Or((Comparison("version", Operator.EQ, "b*", True), Comparison("dry_run", Operator.EQ, True)))),
         )
     )
 

@@ -135,9 +135,7 @@ def test_fail_stays_fail_however_the_open_rules_end(results):
     if fold(results) is F:
         opened = [one for one in results if not one.done]
         for ends in itertools.islice(itertools.product(Verdict, repeat=len(opened)), 16):
-            closed = {
-                one.rule: result(one.rule, end, one.mode) for one, end in zip(opened, ends, strict=True)
-            }
+            closed = {one.rule: result(one.rule, end, one.mode) for one, end in zip(opened, ends, strict=True)}
             assert fold([closed.get(one.rule, one) for one in results]) is F
 
 

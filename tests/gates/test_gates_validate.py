@@ -75,11 +75,6 @@ CASES = [
     ),
     (with_rule(RegressionCheck(())), "rules[1].regression.metrics", "at least one metric"),
     (with_rule(RegressionCheck((METRIC, METRIC))), "rules[1].regression.metrics[1].name", "is declared"),
-    (
-        with_rule(RegressionCheck((METRIC,), design="difference_in_differences")),
-        "rules[1].regression.design",
-        "use CONCURRENT",
-    ),
     (with_rule(RegressionCheck((METRIC,), horizon=0)), "rules[1].regression.horizon", "above 0 s"),
     (with_rule(RegressionCheck((METRIC,), horizon=7201)), "rules[1].regression.horizon", "at most 7200 s"),
     (with_rule(RegressionCheck((METRIC,), horizon=NAN)), "rules[1].regression.horizon", "not nan s"),

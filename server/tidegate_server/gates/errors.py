@@ -62,9 +62,7 @@ class InvalidError(RequestError):
         if len(shown) > 5:
             message += f"; and {len(shown) - 5} more"
         fields = ",".join(one.field for one in violations[:20])
-        super().__init__(
-            Code.INVALID_ARGUMENT, reason, message, metadata={"fields": fields}, violations=violations
-        )
+        super().__init__(Code.INVALID_ARGUMENT, reason, message, metadata={"fields": fields}, violations=violations)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the parts."""

@@ -164,9 +164,7 @@ def advance(
             changed,
             state=EvaluationState.SUCCEEDED,
             end_time=now,
-            results=tuple(
-                result if result.done else replace(result, not_awaited=True) for result in changed.results
-            ),
+            results=tuple(result if result.done else replace(result, not_awaited=True) for result in changed.results),
         )
     actions: list[Action] = []
     if changed != evaluation:
@@ -287,9 +285,7 @@ def _conclusion(results: Sequence[RuleResult], verdict: Verdict, would_decide: D
         what = "failed, which only holds" if held else words[verdict]
         text = f'Rule "{first.rule}" {what}: {first.sentence}'
         if len(causes) > 1:
-            text += (
-                f" {len(causes) - 1} more {'rule did' if len(causes) == 2 else 'rules did'} not pass either."
-            )
+            text += f" {len(causes) - 1} more {'rule did' if len(causes) == 2 else 'rules did'} not pass either."
     if would_decide is not None:
         text += f" Dry run: it would have decided {would_decide.name}."
     return text
@@ -325,9 +321,7 @@ def cancel(evaluation: Evaluation, actor: str, reason: str, now: float) -> Evalu
         decision=Decision.HOLD,
         would_decide=None,
         sentence="Cancelled before it had an answer.",
-        results=tuple(
-            result if result.done else replace(result, not_awaited=True) for result in evaluation.results
-        ),
+        results=tuple(result if result.done else replace(result, not_awaited=True) for result in evaluation.results),
         update_time=now,
         end_time=now,
         cancelled_by=actor,

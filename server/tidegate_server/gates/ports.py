@@ -125,9 +125,7 @@ class BlockReceipt:
 class EvaluationRepository(Protocol):
     """Evaluations, their series and what is remembered of them."""
 
-    async def create(
-        self, evaluation: Evaluation, fingerprint: str, audit: AuditRecord
-    ) -> tuple[Evaluation, bool]:
+    async def create(self, evaluation: Evaluation, fingerprint: str, audit: AuditRecord) -> tuple[Evaluation, bool]:
         """Store a new evaluation and make it due at once; return it and True.
 
         When ``evaluation.request_id`` is known already: return the stored evaluation and False if
@@ -224,18 +222,14 @@ class MonitorRepository(Protocol):
         """Return one monitor. NotFoundError."""
         ...
 
-    async def histories(
-        self, monitor_ids: Sequence[str], start: float, end: float
-    ) -> Mapping[str, MonitorHistory]:
+    async def histories(self, monitor_ids: Sequence[str], start: float, end: float) -> Mapping[str, MonitorHistory]:
         """Return the timelines that overlap ``[start, end]``, with the span that lasts at ``start`` in full.
 
         One span before ``start`` is included as well, so that "began to fail after" can be told.
         """
         ...
 
-    async def delete(
-        self, monitor_id: str, now: float, audit: AuditRecord, *, group: str | None = None
-    ) -> None:
+    async def delete(self, monitor_id: str, now: float, audit: AuditRecord, *, group: str | None = None) -> None:
         """Mark a monitor, or one group of it, as deleted. NotFoundError. Its history stays until retention
         takes it.
 

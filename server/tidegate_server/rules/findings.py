@@ -102,9 +102,7 @@ def _known(value: float) -> float | None:
 
 def _onset(judgement: ta.Judgement, i: int, deployed_at: float) -> Onset | None:
     start, step = judgement.clock
-    column, low, high = (
-        int(getattr(judgement.result, name)[i]) for name in ("onset", "onset_low", "onset_high")
-    )
+    column, low, high = (int(getattr(judgement.result, name)[i]) for name in ("onset", "onset_low", "onset_high"))
     if column < 0 or not math.isfinite(start) or not math.isfinite(step):
         return None
     time = start + column * step

@@ -81,11 +81,7 @@ def observe(judgement: ta.Judgement, deployed_at: float, *, over: bool) -> Obser
         reason = "within_margin"
     else:
         reason = next(
-            (
-                one
-                for one, own in zip(judgement.reasons, judgement.verdicts.tolist(), strict=True)
-                if own == verdict
-            ),
+            (one for one, own in zip(judgement.reasons, judgement.verdicts.tolist(), strict=True) if own == verdict),
             "not_enough_evidence",
         )
     return Observation(

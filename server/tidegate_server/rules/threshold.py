@@ -1,23 +1,21 @@
 """Threshold rules: the canary's level of one metric against a fixed bound, judged with the level's interval.
 
-The interval is made for one look, and this rule looks several times to fail early. So the looks are planned:
-at the quarters of the horizon, each for FAIL at a quarter of alpha (Bonferroni). PASS is asked once, at the
-end.
+Half of alpha is spent on failing early, by a sequence of intervals that holds at every look; the other half
+on one last look at everything, which is sharper and the only one that may PASS.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tidegate_analysis as ta
 from numpy.typing import NDArray
 
-from tidegate_server.gates.model import Observation, Seen, ThresholdCheck, Verdict
+from tidegate_server.gates.model import Comparator, Observation, Seen, ThresholdCheck, Verdict
 from tidegate_server.rules.findings import findings_of, seen_of
-
-LOOKS = 4
 
 Floats = NDArray[np.float64]
 
@@ -43,48 +41,26 @@ def look(
             batch.add(block)
         except ta.BlockError as error:
             refused = refused or str(error)
-    times, level = _level(batch, check)
-    kept = (times >= deployed_at + check.warm_up) & (times <= deployed_at + check.horizon)
-    seen = _observe(check, times[kept], level[kept], deployed_at, over=over)
-    return _store(batch), seen, refused
+    points = _points(batch, check, deployed_at)
+    return _store(batch), _observe(check, points, deployed_at, over=over), refused
 
 
-def _observe(
-    check: ThresholdCheck, times: Floats, level: Floats, deployed_at: float, *, over: bool
-) -> Observation:
-    if not np.isfinite(level).any():
+class _Points(NamedTuple):
+    """What is compared with the bound, point by point, and the totals that it is events of."""
+
+    values: Floats
+    exposure: Floats | None
+    step: float
+
+
+def _observe(check: ThresholdCheck, points: _Points | None, deployed_at: float, *, over: bool) -> Observation:
+    if points is None or not np.isfinite(points.values).any():
         return Observation(None, Seen.NOTHING, over, "No point of the canary was seen.", "no_data")
-    spec = check.metric.with_(alpha=check.metric.alpha / LOOKS)
-    reached = LOOKS if over else _looks_until(check, float(times[-1]), deployed_at)
-    for number in range(1, reached + 1):
-        until = deployed_at + check.warm_up + (check.horizon - check.warm_up) * number / LOOKS
-        part = level[times <= until]
-        if number == LOOKS or np.isfinite(part).any():
-            judgement = _judge(check, spec, part)
-            if judgement.verdict is Verdict.FAIL or number == LOOKS:
-                return _answer(judgement, deployed_at, over=over)
-    progress = _answer(_judge(check, spec, level), deployed_at, over=False)
-    return Observation(None, progress.seen, False, progress.sentence, "watching", findings=progress.findings)
-
-
-def _looks_until(check: ThresholdCheck, newest: float, deployed_at: float) -> int:
-    """Return how many planned looks lie in the past of the newest point; the last one only comes at the
-    end."""
-    watched = newest - deployed_at - check.warm_up
-    return int(np.clip(np.floor(LOOKS * watched / (check.horizon - check.warm_up)), 0, LOOKS - 1))
-
-
-def _judge(check: ThresholdCheck, spec: ta.MetricSpec, level: Floats) -> ta.Judgement:
-    result = ta.threshold(
-        level[None, :], spec=spec, bound=check.bound, comparator=check.comparator.name.lower()
-    )
-    return ta.judge(result)
-
-
-def _answer(judgement: ta.Judgement, deployed_at: float, *, over: bool) -> Observation:
-    verdict = Verdict(judgement.verdict)
+    judgement = _judge(check, points, anytime=True)
+    if over and judgement.verdict is not Verdict.FAIL:
+        judgement = _judge(check, points, anytime=False)
     return Observation(
-        verdict=verdict,
+        verdict=Verdict(judgement.verdict),
         seen=seen_of(judgement),
         settled=over,
         sentence=judgement.explain(0),
@@ -93,38 +69,42 @@ def _answer(judgement: ta.Judgement, deployed_at: float, *, over: bool) -> Obser
     )
 
 
-def _level(batch: ta.SeriesBatch, check: ThresholdCheck) -> tuple[Floats, Floats]:
-    """Return times and the metric's level at each: instances put together, totals to shares, counters to
-    rates."""
+def _judge(check: ThresholdCheck, points: _Points, *, anytime: bool) -> ta.Judgement:
+    result = ta.threshold(
+        points.values[None, :],
+        spec=check.metric.with_(alpha=check.metric.alpha / 2),
+        bound=check.bound,
+        comparator="below" if check.comparator is Comparator.BELOW else "above",
+        exposure=None if points.exposure is None else points.exposure[None, :],
+        step_seconds=points.step,
+        anytime=anytime,
+    )
+    return ta.judge(result, critical=[True])
+
+
+def _points(batch: ta.SeriesBatch, check: ThresholdCheck, deployed_at: float) -> _Points | None:
+    """Return the points that count: instances put together, running totals as rates; None without any."""
     span = batch.span("post")
     if span is None:
-        return np.zeros(0), np.zeros(0)
+        return None
     values, exposure = batch.window("canary", "post", *span)
     rows = values.reshape(-1, values.shape[-1])
-    times: Floats = batch.origin + batch.step * np.arange(*span, dtype=np.float64)
-    if exposure is not None:
-        totals = exposure.reshape(rows.shape)
-        seen = np.isfinite(rows) & np.isfinite(totals)
-        events, total = (np.where(seen, one, 0.0).sum(axis=0) for one in (rows, totals))
-        return times, _share(events, total)
-    kind = check.metric.kind
-    if kind == "counter":
+    times = batch.origin + batch.step * np.arange(*span, dtype=np.float64)
+    kept = (times >= deployed_at + check.warm_up) & (times <= deployed_at + check.horizon)
+    if check.metric.kind == "counter":
         # A total that falls was reset: what it counted since its last scrape is not known.
         growth = np.diff(rows, axis=1, prepend=np.nan)
         rows = np.where(growth >= 0, growth / batch.step, np.nan)
-    seen = np.isfinite(rows)
-    total = np.where(seen, rows, 0.0).sum(axis=0)
+    totals = None if exposure is None else exposure.reshape(rows.shape)
+    seen = np.isfinite(rows) if totals is None else np.isfinite(rows) & np.isfinite(totals)
     count = seen.sum(axis=0).astype(np.float64)
-    if kind in ("counter", "count"):
-        return times, np.where(count > 0, total, np.nan)
-    return times, _share(total, count)
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    """Return part / whole, NaN where the whole is 0."""
-    out: Floats = np.full(part.shape, np.nan)
-    np.divide(part, whole, out=out, where=whole > 0)
-    return out
+    level: Floats = np.where(seen, rows, 0.0).sum(axis=0)
+    if totals is not None:
+        whole: Floats = np.where(seen, totals, 0.0).sum(axis=0)
+        return _Points(np.where(count > 0, level, np.nan)[kept], np.where(count > 0, whole, np.nan)[kept], batch.step)
+    if check.metric.kind not in ("counter", "count"):
+        level = level / np.where(count > 0, count, 1.0)
+    return _Points(np.where(count > 0, level, np.nan)[kept], None, batch.step)
 
 
 def _store(batch: ta.SeriesBatch) -> bytes:
