@@ -86,9 +86,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 proceed, 1 halt, 2 usage, 3 hold, 4 could not look.",
 )
-@click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show it."
-)
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show it.")
 def root() -> None:
     """Deployment gates with statistics: metric series in, a verdict with evidence out."""
 

@@ -51,9 +51,7 @@ DESIGNS: dict[str, Design] = {
     show_default=True,
     help="What the verdict rests on.",
 )
-@click.option(
-    "--margin", "margins", multiple=True, metavar="[METRIC=]X", help="The change that matters: 0.1, 10%."
-)
+@click.option("--margin", "margins", multiple=True, metavar="[METRIC=]X", help="The change that matters: 0.1, 10%.")
 @click.option(
     "--direction",
     "directions",
@@ -69,12 +67,8 @@ DESIGNS: dict[str, Design] = {
     help="What the numbers are: gauge, counter, ratio, count, saturation.",
 )
 @click.option("--spec", "spec_file", metavar="FILE", help="YAML or JSON: metrics, each with its fields.")
-@click.option(
-    "--warm-up", type=float, default=0.0, metavar="SECONDS", help="Time after the deployment to leave out."
-)
-@click.option(
-    "--q", type=float, default=0.05, show_default=True, help="False-discovery rate over the metrics."
-)
+@click.option("--warm-up", type=float, default=0.0, metavar="SECONDS", help="Time after the deployment to leave out.")
+@click.option("--q", type=float, default=0.05, show_default=True, help="False-discovery rate over the metrics.")
 def analyze(
     file: str,
     output: str,

@@ -61,9 +61,7 @@ class Lines:
     def updated(self, update: Update, findings: list[findings_pb2.Finding]) -> None:
         """Say which metrics reached a verdict or lost it, and every other second which one stands worst."""
         unknown = findings_pb2.VERDICT_INCONCLUSIVE
-        changed = [
-            finding for finding in findings if self.shown.get(finding.metric, unknown) != finding.verdict
-        ]
+        changed = [finding for finding in findings if self.shown.get(finding.metric, unknown) != finding.verdict]
         self.shown = {finding.metric: finding.verdict for finding in findings}
         if update.final or not (changed or time.monotonic() - self.told >= SECONDS_PER_LINE):
             return
@@ -106,9 +104,7 @@ class Screen:
 
     def scraped(self, seconds: float) -> None:
         """Move the clock."""
-        when = (
-            f"{seconds:.1f} s after the deployment" if seconds >= 0 else f"{-seconds:.1f} s to the deployment"
-        )
+        when = f"{seconds:.1f} s after the deployment" if seconds >= 0 else f"{-seconds:.1f} s to the deployment"
         self.clock = Text(when, "dim")
         self._draw()
 
@@ -135,9 +131,7 @@ class Screen:
 def headline(outcome: Outcome) -> Text:
     """Return verdict, decision and time in one line."""
     line = styled_verdict(outcome.verdict)
-    line.append(
-        f" -> {decision_word(outcome.decision)}, {outcome.seconds:.1f} s after the deployment", "default"
-    )
+    line.append(f" -> {decision_word(outcome.decision)}, {outcome.seconds:.1f} s after the deployment", "default")
     if not outcome.as_expected:
         line.append(f" (expected {verdict_word(outcome.rollout.expected)})", "bold yellow")
     return line
@@ -224,7 +218,5 @@ def demo(json_: bool, record: Path | None) -> int:
         click.echo(json.dumps(as_json(outcomes), indent=2, allow_nan=False))
     right = all(outcome.as_expected for outcome in outcomes)
     verdict = "both rollouts ended as they should" if right else "not as expected: see above"
-    to.print(
-        Text(f"{verdict}; {time.monotonic() - began:.0f} s in all", "bold green" if right else "bold red")
-    )
+    to.print(Text(f"{verdict}; {time.monotonic() - began:.0f} s in all", "bold green" if right else "bold red"))
     return Exit.PROCEED if right else Exit.HALT

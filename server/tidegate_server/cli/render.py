@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import UTC
 
 from rich.table import Table
 from rich.text import Text
@@ -89,14 +88,10 @@ def level(finding: findings_pb2.Finding, value: float | None) -> str:
 
 
 def onset(finding: findings_pb2.Finding) -> str:
-    """Return when a change began, in local time; empty when that is not known."""
-    if not finding.HasField("onset"):
-        return ""
-    began = finding.onset.time.ToDatetime(UTC).astimezone()
-    text = f"{finding.metric} began to differ at {began:%Y-%m-%d %H:%M:%S}"
+    """Return how long after the deployment a change began; empty when that is not known."""
     if not finding.onset.HasField("after_deployment"):
-        return text
-    return f"{text}, {seconds(finding.onset.after_deployment):.3g} s after the deployment"
+        return ""
+    return f"{finding.metric} began to differ {seconds(finding.onset.after_deployment):.3g} s after the deployment"
 
 
 def _is_share(finding: findings_pb2.Finding) -> bool:

@@ -60,9 +60,7 @@ def read_series(path: str) -> pd.DataFrame:
         if column in frame.columns and not pd.api.types.is_numeric_dtype(frame[column]):
             numbers = pd.to_numeric(frame[column], errors="coerce")
             bad = int((numbers.isna() & frame[column].notna()).to_numpy().argmax())
-            raise CouldNotLookError(
-                f"{name}: row {bad}: {column} {frame[column].iloc[bad]!r} is not a number"
-            )
+            raise CouldNotLookError(f"{name}: row {bad}: {column} {frame[column].iloc[bad]!r} is not a number")
     return frame
 
 

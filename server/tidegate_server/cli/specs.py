@@ -128,9 +128,7 @@ def _fields(path: str, place: str, given: object) -> dict[str, Any]:
         if name == "name":
             continue
         if name not in FIELDS:
-            raise click.UsageError(
-                f"--spec {path}: {place}.{key}: no such field; there are {', '.join(FIELDS)}"
-            )
+            raise click.UsageError(f"--spec {path}: {place}.{key}: no such field; there are {', '.join(FIELDS)}")
         if name in ("margin", "weight", "alpha", "alpha_pass"):
             if isinstance(value, str) and name == "margin":
                 try:
