@@ -37,13 +37,11 @@ class ClockWatch:
         tolerance_seconds: smaller jumps are followed, they are the work of time services.
     """
 
-    def __init__(
-        self, *, monotonic: Callable[[], float] = time.monotonic, tolerance_seconds: float = 5.0
-    ) -> None:
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic, tolerance_seconds: float = 5.0) -> None:
         """Begin with the first reading."""
         self.monotonic = monotonic
         self._tolerance_us = round(tolerance_seconds * 1e6)
-        self._last: tuple[int, float] | None = None
+        self._last: tuple[int, float, float] | None = None
         self._jumps: deque[_Jump] = deque(maxlen=_KEPT_JUMPS)
         self.jumps_seen = 0
 
@@ -55,19 +53,17 @@ class ClockWatch:
         """
         answered_at = self.monotonic()
         if self._last is not None:
-            last_us, last_asked_at = self._last
+            last_us, last_asked_at, last_answered_at = self._last
             gap_us = (now_us - last_us) - round((answered_at - last_asked_at) * 1e6)
-            back_us = (last_us - now_us) + round((asked_at - last_asked_at) * 1e6)
+            back_us = (last_us - now_us) + round((asked_at - last_answered_at) * 1e6)
             if gap_us > self._tolerance_us:
                 self._jumps.append(_Jump(last_us, gap_us))
                 self.jumps_seen += 1
-                log.warning(
-                    "the store's clock jumped forward; evaluations do not follow", seconds=gap_us / 1e6
-                )
-            elif back_us > self._tolerance_us + round((answered_at - asked_at) * 1e6):
+                log.warning("the store's clock jumped forward; evaluations do not follow", seconds=gap_us / 1e6)
+            elif back_us > self._tolerance_us:
                 self.jumps_seen += 1
                 log.warning("the store's clock jumped back; evaluations go on", seconds=back_us / 1e6)
-        self._last = (now_us, asked_at)
+        self._last = (now_us, asked_at, answered_at)
 
     def skipped_us(self, since_us: int) -> int:
         """How much the store's clock has jumped over since it read `since_us`."""

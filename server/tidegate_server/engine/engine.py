@@ -166,19 +166,19 @@ class Engine:
                             self._room.clear()
                             await self._room.wait()
         finally:
+            left = [claim for claim, _ in self._looking.values()]
+            left += [tick.claim for tick in (*self._ready, *self._storing)]
             tasks = [*parts, *(task for _, task in self._looking.values())]
             for task in tasks:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
-            await self._give_back()
+            await self._give_back(left)
             log.info("engine stopped", owner=self.owner, ticks=self._ticks, lost=self._lost)
         for result in ended:
             if isinstance(result, Exception):
                 raise result
 
-    async def _give_back(self) -> None:
-        claims = [claim for claim, _ in self._looking.values()]
-        claims += [tick.claim for tick in (*self._ready, *self._storing)]
+    async def _give_back(self, claims: Sequence[Claim]) -> None:
         with contextlib.suppress(RequestError, TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._work.release(claims)
@@ -279,7 +279,9 @@ class Engine:
             for claim in claims
             if (kept := self._cache.get(claim.evaluation_id)) is None or kept.version != claim.version
         ]
-        loaded = await self._unless_stopping(lambda: self._work.load(unknown))
+        loaded: Mapping[str, Evaluation] | None = {}
+        if unknown:
+            loaded = await self._unless_stopping(lambda: self._work.load(unknown))
         if loaded is None:
             with contextlib.suppress(RequestError):
                 await self._work.release(claims)
@@ -290,6 +292,9 @@ class Engine:
                 continue  # changed or deleted since the claim, which is void by that
             if evaluation.series_complete != claim.series_complete:
                 evaluation = replace(evaluation, series_complete=claim.series_complete)
+            if claim.evaluation_id in self._looking:
+                # Our own lease has lapsed under a look: what it finds would be dropped anyway.
+                self._drop(claim.evaluation_id)
             task = asyncio.create_task(self._look(claim, evaluation), name=f"look {claim.evaluation_id}")
             self._looking[claim.evaluation_id] = (claim, task)
 
@@ -398,8 +403,13 @@ class Engine:
                 # Leases may lapse now. Whatever is stored later is still checked against its fence.
                 self._set_problem(error.message)
                 continue
-            for claim, task in list(self._looking.values()):
+            for claim, _ in list(self._looking.values()):
                 if claim in claims and claim.evaluation_id not in held:
-                    task.cancel()
-                    self._lost += 1
-                    self._forget(claim.evaluation_id)
+                    self._drop(claim.evaluation_id)
+
+    def _drop(self, evaluation_id: str) -> None:
+        """Ends a look whose claim is lost."""
+        _, task = self._looking.pop(evaluation_id)
+        task.cancel()
+        self._lost += 1
+        self._forget(evaluation_id)

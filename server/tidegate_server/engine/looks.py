@@ -123,9 +123,7 @@ class Looks:
         # What a worker needs, and no more: results may hold a thousand findings.
         slim = replace(evaluation, results=())
         while True:
-            stored = await self._evaluations.blocks(
-                evaluation.id, after_position=kept.position, limit=_BLOCKS
-            )
+            stored = await self._evaluations.blocks(evaluation.id, after_position=kept.position, limit=_BLOCKS)
             more = len(stored) == _BLOCKS
             ending = evaluation.series_complete and not kept.complete and not more
             wanted = [
