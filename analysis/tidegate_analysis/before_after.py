@@ -372,24 +372,22 @@ def _tail(gx: Floats, gy: Floats, sign: Floats, points: int, use: NDArray[np.boo
     half = max(points // 2, 1)
     starts = np.arange(gx.shape[1] - points, -1, -half)
     if len(starts) < 2 * tails.MIN_WINDOWS:
-        recent = gx[:, gx.shape[1] - points :]
-        none = np.zeros((S, 0, points))
-        return tails.tail_contrast(recent, gy, sign, none, none)
+        return tails.tail_contrast(gx[:, gx.shape[1] - points :], gy, sign)
     flip = np.where(sign < 0, -1.0, 1.0)[:, None]
-    stretches = np.lib.stride_tricks.sliding_window_view(gx * flip, points, axis=1)[:, starts]
-    reach = _reach(stretches)
-    now = _reach((gy * flip)[:, None])[:, 0]
-    ordered = np.sort(reach, axis=1)
-    k = (~np.isnan(reach)).sum(axis=1)
-    median = placebo.median_of_sorted(ordered, k.astype(np.float64))
+    shapes = tails.shape_of(np.lib.stride_tricks.sliding_window_view(gx * flip, points, axis=1)[:, starts])
+    present = tails.shape_of(gy * flip)
+    k = (~np.isnan(shapes.spread)).sum(axis=1)
+    spread = placebo.median_of_sorted(np.sort(shapes.spread, axis=1), k.astype(np.float64))
+    reach = tails.reach(shapes, np.broadcast_to(spread[:, None], shapes.centre.shape))
+    now = tails.reach(present, spread)
+    known = (~np.isnan(reach)).sum(axis=1)
+    median = placebo.median_of_sorted(np.sort(reach, axis=1), known.astype(np.float64))
+    worst = shapes.worst.mean(axis=-1) - shapes.centre
+    usual = placebo.median_of_sorted(np.sort(worst, axis=1), known.astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):
-        scale = np.sqrt(np.nansum((reach - median[:, None]) ** 2, axis=1) / (k - 1.0))
-        ok = use & (k >= 2 * tails.MIN_WINDOWS) & (scale > 0) & np.isfinite(now)
-        rank = (1.0 + (reach >= now[:, None]).sum(axis=1)) / (k + 1.0)
+        scale = np.sqrt(np.nansum((reach - median[:, None]) ** 2, axis=1) / (known - 1.0))
+        ok = use & (known >= 2 * tails.MIN_WINDOWS) & (scale > 0) & np.isfinite(now)
+        rank = (1.0 + (reach >= now[:, None]).sum(axis=1)) / (known + 1.0)
         t = (now - median) / scale
-    p = np.maximum(rank, tail_p(np.where(ok, t, 0.0), np.where(ok, np.maximum(k / 2.0 - 1.0, 1.0), 1.0)))
-    return tails.Tail(np.where(ok, p, np.nan), now - median)
-
-
-def _reach(stretches: Floats) -> Floats:
-    return tails.tail_mean(stretches) - dependence.trimmed_mean(stretches)
+    p = np.maximum(rank, tail_p(np.where(ok, t, 0.0), np.where(ok, np.maximum(known / 2.0 - 1.0, 1.0), 1.0)))
+    return tails.Tail(np.where(ok, p, np.nan), present.worst.mean(axis=-1) - present.centre - usual)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
 from tidegate_analysis.assemble import Pieces, assemble
-from tidegate_analysis.decide import policy_of
+from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
-from tidegate_analysis.prepare import as_points, level, notes_for, to_scale
+from tidegate_analysis.prepare import as_points, level, notes_for, rows_of, to_scale
 from tidegate_analysis.rates import told_rows
 from tidegate_analysis.result import Result, concatenate
 from tidegate_analysis.spec import MetricSpec, specs_for
@@ -100,7 +101,7 @@ def compare(
         past_exposure = check_history(history_exposure, S, points)
     step = check_step(step_seconds)
     exposed = told_rows(ex, S) & told_rows(ey, S)
-    resolved, derived, margin = resolve_all(specs, x.reshape(S, -1), y.reshape(S, -1), exposed)
+    resolved, derived, margin = resolve_all(specs, rows_of(x), rows_of(y), exposed)
     kinds = np.array([s.kind for s in resolved]) if S else np.zeros(0, dtype="<U1")
     if (kinds == "histogram").any():
         raise ValueError("spec: histograms are compared with compare_histograms, from their bin counts")
@@ -181,15 +182,13 @@ def _continuous(
         x, y, past = x.copy(), y.copy(), past.copy()
         for arm in (x, y, past):
             arm[counters] = increases(arm[counters])
-    prepared = to_scale((x, y, past), policy.log)
-    gx, gy, gp = prepared.parts
+    ready = _ready(x, y, past, policy)
+    gx, gy, past_t = ready.x, ready.y, ready.past_change
     left = np.zeros(len(specs), dtype=np.int64)
     if gx.ndim == 3:
         gx, left_x = drop_leavers(gx)
         gy, left_y = drop_leavers(gy)
         left = left_x + left_y
-    past_d = gp[:, :, 1] - gp[:, :, 0]
-    past_t = dependence.trimmed_mean(past_d)
     if gx.ndim == 3:
         contrast, d = contrasts.instances(gx, gy, past_t, borrow)
         mx, my = contrasts.mean_over(gx, axis=1), contrasts.mean_over(gy, axis=1)
@@ -198,15 +197,15 @@ def _continuous(
         mx, my = gx, gy
         contrast = contrasts.paired(d, past_t)
     heard = tails.presence(mx, my)
-    tail = tails.tail_contrast(mx, my, policy.sign, gp[:, :, 0], gp[:, :, 1])
+    tail = tails.tail_contrast(mx, my, policy.sign, ready.past_x, ready.past_y, by_scrape=gx.ndim == 2)
     pairs = (~np.isnan(d)).sum(axis=1)
-    bad_x, bad_y = prepared.bad[0], prepared.bad[1]
+    bad_x, bad_y = ready.bad
     notes = notes_for(
         [
             ("bad_values", bad_x + bad_y, "{n} points were infinite, absurd or negative on a log scale"),
             (
                 "zeros",
-                prepared.zeros[0] + prepared.zeros[1],
+                ready.zeros,
                 "{n} zeros counted as half the smallest positive value",
             ),
             (
@@ -250,6 +249,47 @@ def _continuous(
             step=step,
         )
     )
+
+
+class Ready(NamedTuple):
+    """Arms on the scale of the change, and what the past windows come down to; arrays over series."""
+
+    x: Floats
+    y: Floats
+    past_change: Floats
+    past_x: tails.Shape
+    past_y: tails.Shape
+    bad: tuple[NDArray[np.int64], NDArray[np.int64]]
+    zeros: NDArray[np.int64]
+
+
+# Points worked on at a time: their arrays stay in the cache, which a history of 28 windows would not.
+PORTION = 1 << 17
+
+
+def _ready(x: Floats, y: Floats, past: Floats, policy: Policy) -> Ready:
+    """Bring arms to their scale, and summarise the past windows portion by portion."""
+    S, K = past.shape[:2]
+    flip = np.where(policy.sign < 0, -1.0, 1.0)[:, None, None]
+    size = max(1, PORTION // max(past[0].size if S else 1, 1))
+    parts = []
+    for low in range(0, max(S, 1), size):
+        rows = slice(low, low + size)
+        prepared = to_scale((x[rows], y[rows], past[rows]), policy.log[rows])
+        gx, gy, gp = prepared.parts
+        change = dependence.trimmed_mean(gp[:, :, 1] - gp[:, :, 0])
+        a, b = gp[:, :, 0] * flip[rows], gp[:, :, 1] * flip[rows]
+        shapes = (tails.shape_of(a), tails.shape_of(b)) if K >= tails.MIN_WINDOWS else (_no_shape(change),) * 2
+        zeros = prepared.zeros[0] + prepared.zeros[1]
+        parts.append((gx, gy, change, *shapes[0], *shapes[1], prepared.bad[0], prepared.bad[1], zeros))
+    joined = [column[0] if len(column) == 1 else np.concatenate(column) for column in zip(*parts, strict=True)]
+    gx, gy, change, cx, sx, wx, cy, sy, wy, bad_x, bad_y, zeros = joined
+    return Ready(gx, gy, change, tails.Shape(cx, sx, wx), tails.Shape(cy, sy, wy), (bad_x, bad_y), zeros)
+
+
+def _no_shape(change: Floats) -> tails.Shape:
+    none = np.full((len(change), 0), np.nan)
+    return tails.Shape(none, none, none[:, :, None])
 
 
 def drop_leavers(arm: Floats) -> tuple[Floats, NDArray[np.int64]]:

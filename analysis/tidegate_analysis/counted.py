@@ -10,7 +10,7 @@ from tidegate_analysis import tail as tails
 from tidegate_analysis.decide import POWER, policy_of
 from tidegate_analysis.kernels import changepoint
 from tidegate_analysis.kernels.counts import fixed_horizon_counts, history_dispersion
-from tidegate_analysis.prepare import notes_for
+from tidegate_analysis.prepare import notes_for, rows_of
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, Verdict
 
@@ -26,16 +26,15 @@ def clean_counts(events: Floats, exposure: Floats | None) -> tuple[Floats, Float
 
     ``events`` has the shape (series, points) or (series, instances, points), ``exposure`` the same.
     """
-    flat = events.reshape(len(events), -1)
     with np.errstate(invalid="ignore"):
         wrong = ~np.isnan(events) & ~((events >= 0) & (events < 1e15))
-    bad = wrong.reshape(len(events), -1).sum(axis=1) if flat.size else np.zeros(len(events), dtype=np.int64)
+    bad = rows_of(wrong).sum(axis=1)
     out = np.where(wrong, np.nan, events)
     totals = None
     if exposure is not None:
         with np.errstate(invalid="ignore"):
             off = ~np.isnan(exposure) & ~((exposure >= 0) & (exposure < 1e15))
-        bad = bad + off.reshape(len(events), -1).sum(axis=1)
+        bad = bad + rows_of(off).sum(axis=1)
         totals = np.where(off, np.nan, exposure)
     if events.ndim == 3:
         gap = np.isnan(out) if totals is None else np.isnan(out) | np.isnan(totals)

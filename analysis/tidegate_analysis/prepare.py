@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tidegate_analysis.spec import QualityNote
 
 Floats = NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 # Beyond this a square overflows; such values can only be garbage.
@@ -68,7 +70,7 @@ def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
         Shape (series,), whether the series is measured in ratios.
     """
     S = len(log)
-    flat = [a.reshape(S, -1) for a in arrays]
+    flat = [rows_of(a) for a in arrays]
     everything = np.concatenate(flat, axis=1) if flat else np.zeros((S, 0))
     with np.errstate(invalid="ignore"):
         fine = np.abs(everything) <= HUGE
@@ -113,11 +115,16 @@ def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
     return Prepared(tuple(parts), tuple(bads), tuple(zeros))
 
 
+def rows_of(values: NDArray[Scalar]) -> NDArray[Scalar]:
+    """Return all values of a series in one row, (series, values); also of no series at all."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
 def level(values: Floats) -> Floats:
     """Median of the finite values of each series, in the metric's unit; NaN for an empty one. Shape
     (series,).
     """
-    flat = values.reshape(len(values), -1)
+    flat = rows_of(values)
     s = np.sort(np.where(np.isfinite(flat), flat, np.nan), axis=1)
     n = (~np.isnan(s)).sum(axis=1)
     if s.shape[1] == 0:

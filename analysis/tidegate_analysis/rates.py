@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate_analysis.kernels.counters import increases
+from tidegate_analysis.prepare import rows_of
 from tidegate_analysis.spec import MetricSpec
 
 Floats = NDArray[np.float64]
@@ -73,4 +74,4 @@ def told_rows(totals: Floats | None, n_series: int) -> NDArray[np.bool_]:
     """Which series came with totals: those with at least one. ``totals`` has the shape (series, ...)."""
     if totals is None:
         return np.zeros(n_series, dtype=bool)
-    return np.asarray(~np.isnan(totals).reshape(n_series, -1).all(axis=1), dtype=bool)
+    return np.asarray(~rows_of(np.isnan(totals)).all(axis=1), dtype=bool)

@@ -18,38 +18,78 @@ EXCEED_SHARE = 0.1
 # Shares of a metric's error rate that its centre and its tail may spend (weighted Bonferroni).
 CENTRE_WEIGHT, TAIL_WEIGHT = 0.8, 0.2
 MIN_WINDOWS = 14
+QUARTILES = 1.3489795003921634
 
 
-def tail_mean(x: Floats) -> Floats:
-    """Mean of the largest 5 % of each row, at least two values; NaN below 5 points. ``x``: (..., points), NaN
-    = missing.
+class Shape(NamedTuple):
+    """What one sort tells of stretches: trimmed mean, robust spread, and the worst twentieth of the points.
+
+    ``centre`` and ``spread`` have the shape (...), ``worst`` (..., m) with NaN where there are fewer than 5 points.
     """
-    s = np.sort(x, axis=-1)
-    width = x.shape[-1]
-    n = (~np.isnan(s)).sum(axis=-1)[..., None]
-    m = np.maximum(np.ceil(TAIL_SHARE * n).astype(np.int64), 2)
-    j = np.arange(width)
-    top = (j >= n - m) & (j < n) & (n >= 5)
+
+    centre: Floats
+    spread: Floats
+    worst: Floats
+
+
+def shape_of(v: Floats) -> Shape:
+    """Trimmed mean, spread (quartile distance as a standard deviation) and the largest 5 % of points, at least two.
+
+    ``v`` has the shape (..., points), NaN = missing.
+    """
+    width = v.shape[-1]
+    m = min(max(-(-width // 20), 2), width)
+    s = np.sort(v, axis=-1)
+    if not np.isnan(s[..., -1]).any() and width >= 5:
+        k = int(dependence.TRIM * width)
+        low, high = s[..., (width - 1) // 4], s[..., width - 1 - (width - 1) // 4]
+        return Shape(s[..., k : width - k].mean(axis=-1), (high - low) / QUARTILES, s[..., width - m :])
+    n = (~np.isnan(s)).sum(axis=-1)
+    last = np.maximum(n - 1, 0)[..., None]
+    low = np.take_along_axis(s, last // 4, axis=-1)[..., 0]
+    high = np.take_along_axis(s, last - last // 4, axis=-1)[..., 0]
+    worst = np.take_along_axis(s, np.clip(n[..., None] - m + np.arange(m), 0, width - 1), axis=-1)
+    return Shape(dependence.trimmed_mean(v), (high - low) / QUARTILES, np.where((n >= 5)[..., None], worst, np.nan))
+
+
+def reach(shape: Shape, spread: Floats) -> Floats:
+    """How far the worst points lie from the centre: mean of ``asinh((v - centre) / spread)``.
+
+    Linear within a few spreads and logarithmic beyond, so that under heavy tails it still varies as it did in the past
+    (a plain mean of the largest points does not). ``spread`` has the shape of ``shape.centre``.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(top, s, 0.0).sum(axis=-1) / np.where(top.any(axis=-1), top.sum(axis=-1), np.nan))
+        far = (shape.worst - shape.centre[..., None]) / np.where(spread > 0, spread, np.nan)[..., None]
+        return np.asarray(np.arcsinh(far).mean(axis=-1))
 
 
 class Tail(NamedTuple):
-    """Tail tests of many series: one-sided p-value (NaN = not tested) and the change of the tail on its
-    scale.
-    """
+    """Tail tests of many series: one-sided p-value (NaN = not tested) and how far the tail moved, on its scale."""
 
     p_value: Floats
     change: Floats
 
 
-def tail_contrast(x: Floats, y: Floats, sign: Floats, past_x: Floats, past_y: Floats) -> Tail:
+def not_asked(S: int) -> Tail:
+    """Tests of a tail nobody asked about."""
+    return Tail(np.full(S, np.nan), np.full(S, np.nan))
+
+
+def tail_contrast(
+    x: Floats,
+    y: Floats,
+    sign: Floats,
+    past_x: Shape | None = None,
+    past_y: Shape | None = None,
+    *,
+    by_scrape: bool = True,
+) -> Tail:
     """Ask whether the worse tail of the canary lies further out than the baseline's.
 
-    With at least 14 past windows: the mean of the worst 5 % of points, canary minus baseline, over the spread
-    of the same number at the windows. Without: the share of points beyond the pooled 90 % quantile, paired by
-    scrape, with the standard errors of :func:`~tidegate_analysis.kernels.dependence.standard_errors`; bounded
-    values, so heavy tails do it no harm, but a handful of far points is no evidence to it.
+    With at least 14 past windows: :func:`reach` of the canary minus that of the baseline, over the spread of the same
+    number at the windows, by Student's t. Without: the share of points beyond the pooled 90 % quantile, paired by
+    scrape, with the standard errors of :func:`~tidegate_analysis.kernels.dependence.standard_errors`; bounded values,
+    so heavy tails do it no harm, but a handful of far points is no evidence to it.
 
     Parameters
     ----------
@@ -58,21 +98,32 @@ def tail_contrast(x: Floats, y: Floats, sign: Floats, past_x: Floats, past_y: Fl
     sign:
         Shape (series,): 1 where up is worse, -1 where down is, 0 both (the upper tail is then asked).
     past_x, past_y:
-        Shape (series, windows, points).
+        Shapes of the past windows, (series, windows), of values turned so that up is worse.
+    by_scrape:
+        Whether scrapes may stand for themselves where there are no windows: not when the arms are means of
+        instances, which differ from each other for ever.
     """
     flip = np.where(sign < 0, -1.0, 1.0)[:, None]
     a, b = x * flip, y * flip
-    change = tail_mean(b) - tail_mean(a)
+    now_a, now_b = shape_of(a), shape_of(b)
+    change = now_b.worst.mean(axis=-1) - now_a.worst.mean(axis=-1)
     p = np.full(len(x), np.nan)
-    if past_x.shape[1]:
-        past = tail_mean(past_y * flip[:, :, None]) - tail_mean(past_x * flip[:, :, None])
+    if past_x is not None and past_y is not None and past_x.centre.shape[1] >= MIN_WINDOWS:
+        spreads = np.concatenate([past_x.spread, past_y.spread], axis=1)
+        ordered = np.sort(spreads, axis=1)
+        spread = placebo.median_of_sorted(ordered, (~np.isnan(ordered)).sum(axis=1).astype(np.float64))
+        wide = np.broadcast_to(spread[:, None], past_x.centre.shape)
+        past = reach(past_y, wide) - reach(past_x, wide)
+        usual = past_y.worst.mean(axis=-1) - past_x.worst.mean(axis=-1)
+        now = reach(now_b, spread) - reach(now_a, spread)
         centre, scale, k = placebo.centre_and_scale(past)
-        use = (k >= MIN_WINDOWS) & (scale > 0) & np.isfinite(change)
+        use = (k >= MIN_WINDOWS) & (scale > 0) & np.isfinite(now)
         with np.errstate(invalid="ignore", divide="ignore"):
-            t = (change - centre) / (scale * np.sqrt(1.0 + 1.0 / k))
+            t = (now - centre) / (scale * np.sqrt(1.0 + 1.0 / k))
         p = np.where(use, tail_p(np.where(use, t, 0.0), np.where(use, k - 1.0, 1.0)), p)
-        change = np.where(use, change - centre, change)
-    rest = np.isnan(p)
+        shift, _, _ = placebo.centre_and_scale(usual)
+        change = np.where(use, change - shift, change)
+    rest = np.isnan(p) & by_scrape
     if rest.any():
         p[rest] = _exceedance_p(a[rest], b[rest])
     return Tail(p, change)

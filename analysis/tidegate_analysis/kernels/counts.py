@@ -140,9 +140,7 @@ def check_counts(
         ok = ~(np.isnan(b) | np.isnan(c) | np.isnan(rb) | np.isnan(rc))
         ok &= (rb > 0) & (rc > 0)
         rb, rc = np.where(ok, rb, 0.0), np.where(ok, rc, 0.0)
-    return CountData(
-        np.where(ok, b, 0.0), np.where(ok, c, 0.0), rb, rc, (~ok).sum(axis=1).astype(np.int64), raised
-    )
+    return CountData(np.where(ok, b, 0.0), np.where(ok, c, 0.0), rb, rc, (~ok).sum(axis=1).astype(np.int64), raised)
 
 
 # --- one moment ---
@@ -387,9 +385,7 @@ def _blunted(events: Array, exposure: Array) -> Array:
     return np.asarray(np.minimum(events, cap * exposure))
 
 
-def _clumped(
-    data: CountData, levels: tuple[Array, Array], margins: tuple[Array, Array], *, absolute: bool
-) -> _Sided:
+def _clumped(data: CountData, levels: tuple[Array, Array], margins: tuple[Array, Array], *, absolute: bool) -> _Sided:
     """Answers that survive large clumps, wandering rates and a few outlying scrapes."""
 
     def at(canary: Array, baseline: Array) -> _Sided:
@@ -500,9 +496,7 @@ def fixed_horizon_counts(
     if not (np.isfinite(extent) & (extent > 0)).all():
         raise ValueError("margin: must be finite and above 0")
     if absolute and baseline_exposure is None:
-        raise ValueError(
-            "baseline_exposure: is missing; a difference of event ratios needs the totals of both arms"
-        )
+        raise ValueError("baseline_exposure: is missing; a difference of event ratios needs the totals of both arms")
     way = np.sign(per_series("sign", sign, size))
     level, level_pass = per_series("alpha", alpha, size), per_series("alpha_pass", alpha_pass, size)
     mirrored = absolute & (way < 0)
@@ -591,9 +585,7 @@ def per_series(name: str, value: ArrayLike, size: int) -> Array:
     """Return one number per series from one number or an array of them."""
     array = np.asarray(value, dtype=np.float64)
     if array.ndim > 1 or (array.ndim == 1 and array.shape != (size,)):
-        raise ValueError(
-            f"{name}: must be a number or one number per series ({size}), not an array of {array.shape}"
-        )
+        raise ValueError(f"{name}: must be a number or one number per series ({size}), not an array of {array.shape}")
     return np.broadcast_to(array, (size,))
 
 
@@ -606,8 +598,50 @@ def failures(data: CountData, mirrored: NDArray[np.bool_]) -> CountData:
     )
 
 
+def _past(events: ArrayLike, exposure: ArrayLike | None) -> tuple[CountData, int, int]:
+    """Return past windows one below the other, how many series they are of, and how many windows each has."""
+    past = np.asarray(events, dtype=np.float64)
+    if past.ndim != 4 or past.shape[2] != 2:
+        raise ValueError(f"history: must have the shape (series, windows, 2, points), not {past.shape}")
+    size, windows, _, points = past.shape
+    totals = None if exposure is None else np.asarray(exposure, dtype=np.float64)
+    if totals is not None and totals.shape != past.shape:
+        raise ValueError(f"history_exposure: its shape {totals.shape} differs from that of history, {past.shape}")
+    flat = (size * windows, points)
+    data = check_counts(
+        past[:, :, 0].reshape(flat),
+        past[:, :, 1].reshape(flat),
+        None if totals is None else totals[:, :, 0].reshape(flat),
+        None if totals is None else totals[:, :, 1].reshape(flat),
+    )
+    return data, size, windows
+
+
+def usual_odds(events: ArrayLike, exposure: ArrayLike | None = None) -> Array:
+    """Return the rate of the canary over that of the baseline in past windows, ``(S,)``; 1 where nothing tells.
+
+    Without totals a canary of one pod beside nine has a tenth of the events by its size alone. Where that
+    share was the same in the past, ``canary_exposure = usual_odds(...)`` (and a baseline exposure of 1) makes
+    it the null.
+
+    Parameters
+    ----------
+    events, exposure:
+        As for :func:`history_dispersion`.
+    """
+    data, size, windows = _past(events, exposure)
+    u, v, _ = weights(data)
+    rise = (u * data.canary).sum(axis=1).reshape(size, windows).sum(axis=1)
+    fall = (v * data.baseline).sum(axis=1).reshape(size, windows).sum(axis=1)
+    return np.asarray((rise + 0.25) / (fall + 0.25))
+
+
 def history_dispersion(
-    events: ArrayLike, exposure: ArrayLike | None = None, *, alpha: float = 0.02
+    events: ArrayLike,
+    exposure: ArrayLike | None = None,
+    *,
+    odds: ArrayLike | None = None,
+    alpha: float = 0.02,
 ) -> tuple[Array, NDArray[np.int64]]:
     """Return how much more the split of events varied in the past than that of independent events.
 
@@ -621,6 +655,9 @@ def history_dispersion(
         ``(S, K, 2, P)``: K past windows, ``[:, :, 0]`` baseline and ``[:, :, 1]`` canary, NaN = missing.
     exposure:
         What they are events of, of the same shape.
+    odds:
+        Rate of the canary over that of the baseline about which they vary, ``(S,)``, from :func:`usual_odds`;
+        then the dispersion also covers that the odds were estimated, ``1 + 1 / K``. Default: 1.
 
     Returns
     -------
@@ -634,24 +671,13 @@ def history_dispersion(
     ValueError
         On shapes that do not fit, infinite or negative values.
     """
-    past = np.asarray(events, dtype=np.float64)
-    if past.ndim != 4 or past.shape[2] != 2:
-        raise ValueError(f"history: must have the shape (series, windows, 2, points), not {past.shape}")
-    size, windows, _, points = past.shape
-    totals = None if exposure is None else np.asarray(exposure, dtype=np.float64)
-    if totals is not None and totals.shape != past.shape:
-        raise ValueError(
-            f"history_exposure: its shape {totals.shape} differs from that of history, {past.shape}"
-        )
-    flat = (size * windows, points)
-    data = check_counts(
-        past[:, :, 0].reshape(flat),
-        past[:, :, 1].reshape(flat),
-        None if totals is None else totals[:, :, 0].reshape(flat),
-        None if totals is None else totals[:, :, 1].reshape(flat),
-    )
+    data, size, windows = _past(events, exposure)
+    points = data.canary.shape[1]
     if not points or not windows:
         return np.full(size, np.nan), np.zeros(size, dtype=np.int64)
+    if odds is not None:
+        about = np.repeat(per_series("odds", odds, size), windows)[:, None]
+        data = data._replace(canary_exposure=data.canary_exposure * about)
     u, v, _ = weights(data)
     gap, poisson = u * data.canary - v * data.baseline, u * v * (data.canary + data.baseline)
     phi = np.ones(size)
@@ -666,4 +692,35 @@ def history_dispersion(
         df = np.maximum(used, 1).astype(np.float64)
         wider = (special.stdtrit(df, 1.0 - alpha) / special.ndtri(1.0 - alpha)) ** 2
         phi = np.maximum(phi, wider * pearson / df)
+    if odds is not None:
+        phi = phi * (1.0 + 1.0 / np.maximum(used, 1))
     return np.where(used >= MIN_WINDOWS, phi, np.nan), used.astype(np.int64)
+
+
+def split_log_e(canary: ArrayLike, baseline: ArrayLike, share: ArrayLike, *, strength: float = 1.0) -> Array:
+    """Return the log e-value against the canary having that share of what was counted: is traffic split as planned?
+
+    Beta-binomial with prior ``Beta(strength share, strength (1 - share))`` (Lindon & Malek 2022), valid at
+    every look.
+
+    Parameters
+    ----------
+    canary, baseline:
+        Totals so far (requests), any shape.
+    share:
+        The planned share of the canary, between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        When totals are negative or not finite, or a share is not between 0 and 1.
+    """
+    c, b, s = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (canary, baseline, share)))
+    for name, x in (("canary", c), ("baseline", b)):
+        if not (np.isfinite(x) & (x >= 0)).all():
+            raise ValueError(f"{name}: must be finite and at least 0")
+    if not ((s > 0) & (s < 1)).all():
+        raise ValueError("share: must lie between 0 and 1")
+    first, second = strength * s, strength * (1.0 - s)
+    prior = special.betaln(first, second)
+    return np.asarray(special.betaln(first + c, second + b) - prior - c * np.log(s) - b * np.log1p(-s))

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-CLIP = 3.5
+CLIP = 5.0
 MAD_TO_SD = 1.482602218505602
 
 
 def centre_and_scale(past: Floats, *, centred: bool = True) -> tuple[Floats, Floats, Floats]:
     """Centre, scale and number of the past values of a statistic, a few past incidents notwithstanding.
 
-    The centre is the mean, and the scale the root mean square about it, of the values clipped at 3.5 robust
+    The centre is the mean, and the scale the root mean square about it, of the values clipped at 5 robust
     standard deviations from their median (a one-step Huber estimate, Huber 1964), so that an incident among
     the windows costs power and not size.
 

@@ -131,6 +131,7 @@ class Yardstick(NamedTuple):
 
 
 MIN_DAYS = 4
+CLIP_RMS = 3.5
 NORMAL_95 = 1.6448536269514722
 
 
@@ -241,9 +242,9 @@ def _by_time_of_day(c: Floats, phase: Ints, day: Ints, phases: int) -> tuple[Flo
         off = table - median[:, :, None]
         rms = np.sqrt((np.where(there, off, 0.0) ** 2).sum(axis=(1, 2)) / there.sum(axis=(1, 2)))
         # The plain spread first clips the worst, the spread of what is left then clips finely.
-        off = np.clip(off, -placebo.CLIP * rms[:, None, None], placebo.CLIP * rms[:, None, None])
+        off = np.clip(off, -CLIP_RMS * rms[:, None, None], CLIP_RMS * rms[:, None, None])
         rms = np.sqrt((np.where(there, off, 0.0) ** 2).sum(axis=(1, 2)) / there.sum(axis=(1, 2)))
-        reach = placebo.CLIP * rms[:, None, None]
+        reach = CLIP_RMS * rms[:, None, None]
         clipped = np.where(there, median[:, :, None] + np.clip(off, -reach, reach), 0.0)
         total = clipped.sum(axis=2)
         mean = np.where(n > 0, total / n, 0.0)
