@@ -70,6 +70,9 @@ def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
         Shape (series,), whether the series is measured in ratios.
     """
     S = len(log)
+    if bool(log.all()) and all(_plainly_positive(a) for a in arrays):
+        none = tuple(np.zeros(S, dtype=np.int64) for _ in arrays)
+        return Prepared(tuple(np.log(a) for a in arrays), none, none)
     flat = [rows_of(a) for a in arrays]
     everything = np.concatenate(flat, axis=1) if flat else np.zeros((S, 0))
     with np.errstate(invalid="ignore"):
@@ -118,6 +121,11 @@ def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
 def rows_of(values: NDArray[Scalar]) -> NDArray[Scalar]:
     """Return all values of a series in one row, (series, values); also of no series at all."""
     return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
+def _plainly_positive(values: Floats) -> bool:
+    """Whether nothing is missing, infinite, absurd or not positive: the common case, told by two quick passes."""
+    return values.size == 0 or bool(values.min() > 0.0 and values.max() <= HUGE)
 
 
 def level(values: Floats) -> Floats:
