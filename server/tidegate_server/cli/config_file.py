@@ -1,7 +1,7 @@
 """Gates and rules in YAML: every fault with file, line and column, nothing unknown taken.
 
-Fields are those of the contract, in snake_case or camelCase. Enums go by their short names in any case (``enforce``),
-durations as ``15m``, ``90s``, ``1h30m`` or a number of seconds, times in ISO 8601.
+Fields are those of the contract, in snake_case or camelCase. Enums go by their short names in any case
+(``enforce``), durations as ``15m``, ``90s``, ``1h30m`` or a number of seconds, times in ISO 8601.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -28,9 +28,7 @@ from tidegate_server.cli.plain import word
 MAX_BYTES = 8 * 1024 * 1024
 MAX_FAULTS = 20
 
-SERVER_ONLY = frozenset(
-    {"name", "uid", "revision", "etag", "create_time", "update_time", "created_by", "updated_by"}
-)
+SERVER_ONLY = frozenset({"name", "uid", "revision", "etag", "create_time", "update_time", "created_by", "updated_by"})
 """Fields of a gate that only the server sets."""
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -131,9 +129,7 @@ def load_rules(path: str, kind: type[Message]) -> Loaded:
     else:
         _fill(loaded, loaded.message, item, "", (1, 1), faults)
     faults.raise_any()
-    loaded.places = {
-        f"inline_rules.{path}" if path else "inline_rules": place for path, place in loaded.places.items()
-    }
+    loaded.places = {f"inline_rules.{path}" if path else "inline_rules": place for path, place in loaded.places.items()}
     return loaded
 
 
@@ -222,7 +218,7 @@ def _is_optional(found: FieldDescriptor) -> bool:
     return oneof is not None and len(oneof.fields) == 1 and oneof.name.startswith("_")
 
 
-def _known(descriptor: Descriptor) -> dict[str, Any]:
+def _known(descriptor: Any) -> dict[str, Any]:
     names: dict[str, Any] = {}
     for one in descriptor.fields:
         names[one.name] = one
@@ -265,9 +261,7 @@ def _fill_field(
                 getattr(message, found.name).append(converted)
 
 
-def _set(
-    loaded: Loaded, message: Message, found: Any, value: Any, path: str, place: Place, faults: _Faults
-) -> None:
+def _set(loaded: Loaded, message: Message, found: Any, value: Any, path: str, place: Place, faults: _Faults) -> None:
     kind = found.message_type.full_name if found.message_type is not None else ""
     if kind == "google.protobuf.Duration":
         seconds = parse_duration(value)

@@ -52,9 +52,7 @@ class Connection:
         Seconds for one call, its repetitions included.
     """
 
-    def __init__(
-        self, target: str, token: str, credentials: grpc.ChannelCredentials | None, timeout: float
-    ) -> None:
+    def __init__(self, target: str, token: str, credentials: grpc.ChannelCredentials | None, timeout: float) -> None:
         """Make the channel; nothing is sent yet."""
         self.target = target
         self.timeout = timeout
@@ -171,9 +169,7 @@ def connected(command: T) -> T:
             metavar="HOST:PORT",
             help="The server. Also TIDEGATE_SERVER.",
         ),
-        click.option(
-            "--token-file", envvar="TIDEGATE_TOKEN_FILE", metavar="FILE", help="Holds a bearer token."
-        ),
+        click.option("--token-file", envvar="TIDEGATE_TOKEN_FILE", metavar="FILE", help="Holds a bearer token."),
         # No option that takes the token itself: it would stand in the list of processes.
         click.option("--token", envvar="TIDEGATE_TOKEN", hidden=True),
         click.option("--tls", is_flag=True, help="Encrypt, trusting the system's authorities."),
