@@ -16,7 +16,7 @@ def _by_hand(row: Floats, *, centred: bool) -> tuple[float, float]:
         return np.nan, np.nan
     median = float(np.median(row)) if centred else 0.0
     mad = float(np.median(np.abs(row - median)))
-    reach = 3.5 * mad / float(stats.norm.ppf(0.75)) if mad > 0 else np.inf
+    reach = placebo.CLIP * mad / float(stats.norm.ppf(0.75)) if mad > 0 else np.inf
     clipped = np.clip(row, median - reach, median + reach)
     if not centred:
         return 0.0, float(np.sqrt((clipped**2).mean()))
