@@ -20,8 +20,14 @@ from tidegate_server.cli.exits import Exit
 # name: (module, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "analyze": ("tidegate_server.cli.analyze", "analyze", "Judge the series in a CSV or Parquet file."),
+    "auth": ("tidegate_server.cli.auth", "auth", "Who may do what: switch it on, read the audit log."),
     "demo": ("tidegate_server.cli.demo", "demo", "A harmless and a faulty rollout, judged live."),
+    "evaluate": ("tidegate_server.cli.evaluate", "evaluate", "Ask a gate whether a rollout may go on."),
+    "evaluation": ("tidegate_server.cli.evaluation", "evaluation", "Look at evaluations, override, label."),
+    "gate": ("tidegate_server.cli.gate", "gate", "Stored gates: apply a file, get, list, delete."),
+    "monitor": ("tidegate_server.cli.monitor", "monitor", "Monitors and their states; downtimes."),
     "serve": ("tidegate_server.cli.serve", "serve", "Run the server."),
+    "token": ("tidegate_server.cli.auth", "token", "Bearer tokens: create, list, revoke."),
 }
 
 
