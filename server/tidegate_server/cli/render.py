@@ -33,8 +33,8 @@ def styled_verdict(verdict: int) -> Text:
 
 
 def exit_code(verdict: int, decision: int) -> Exit:
-    """Return the exit code that tells a script what to do."""
-    if verdict == findings_pb2.VERDICT_ERROR:
+    """Return the exit code that tells a script what to do; a dry run proceeds whatever its verdict."""
+    if verdict == findings_pb2.VERDICT_ERROR and decision == findings_pb2.DECISION_HOLD:
         return Exit.COULD_NOT_LOOK
     codes = {"PROCEED": Exit.PROCEED, "HALT": Exit.HALT, "HOLD": Exit.HOLD}
     return codes.get(decision_word(decision), Exit.COULD_NOT_LOOK)
