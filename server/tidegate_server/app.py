@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -12,12 +13,25 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from tidegate.v1 import evaluation_service_pb2, evaluation_service_pb2_grpc
+from tidegate.v1 import (
+    evaluation_service_pb2,
+    evaluation_service_pb2_grpc,
+    gate_service_pb2,
+    gate_service_pb2_grpc,
+    monitor_service_pb2,
+    monitor_service_pb2_grpc,
+)
 
 from tidegate_server import log as logs
 from tidegate_server.admission import AdmissionInterceptor, Gauge
+from tidegate_server.api.evaluation_records import EvaluationRecords
 from tidegate_server.api.evaluations import EvaluationServicer
-from tidegate_server.config import Config, split_address
+from tidegate_server.api.gate_service import GateServicer
+from tidegate_server.api.monitor_service import MonitorServicer
+from tidegate_server.auth.interceptor import Authenticator, AuthInterceptor
+from tidegate_server.config import Config, is_local, split_address
+from tidegate_server.durable import Durable
+from tidegate_server.engine import EngineHealth
 from tidegate_server.errors import ConfigError, StartupError
 from tidegate_server.interceptors import ActiveCalls, ErrorInterceptor, LogInterceptor
 from tidegate_server.live import Evaluations
@@ -25,13 +39,15 @@ from tidegate_server.pool import AnalysisPool, WorkerLostError
 from tidegate_server.tls import server_credentials
 
 EVALUATION_SERVICE = evaluation_service_pb2.DESCRIPTOR.services_by_name["EvaluationService"].full_name
+GATE_SERVICE = gate_service_pb2.DESCRIPTOR.services_by_name["GateService"].full_name
+MONITOR_SERVICE = monitor_service_pb2.DESCRIPTOR.services_by_name["MonitorService"].full_name
 
 LAST_WORD_SECONDS = 2.0
 """So long streams have to end after they were told that the grace is over."""
 
 EXIT_OK = 0
-EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_FAILED = 4  # 1 and 3 are verdicts on this command line
 
 log = logs.Log("server")
 
@@ -57,9 +73,22 @@ class Server:
         self.evaluations = Evaluations(pool, config)
         self.health = health.aio.HealthServicer()
         self.port = 0
+        self.durable = Durable(config, pool, self._on_store)
         self._pool = pool
         self._active = ActiveCalls()
-        chain = [LogInterceptor(), ErrorInterceptor(), *interceptors, self._admission(), self._active]
+        self._listening = False
+        self._told: set[asyncio.Task[None]] = set()
+        host, _ = split_address(config.address)
+        # Off where only this machine's users can call, unless it was switched on.
+        who = Authenticator(self.durable.store.tokens, always=not (is_local(host) or config.insecure))
+        chain = [
+            LogInterceptor(),
+            ErrorInterceptor(),
+            AuthInterceptor(who),
+            *interceptors,
+            self._admission(),
+            self._active,
+        ]
         self._server = grpc.aio.server(interceptors=chain, options=_options(config))
         self._services = self._register()
 
@@ -77,8 +106,17 @@ class Server:
     def _register(self) -> list[str]:
         """Add every service to the server and return their names."""
         evaluations = EvaluationServicer(self._pool, self.evaluations, self.config)
+        store = self.durable.store
+        records = EvaluationRecords(
+            store.gates, store.evaluations, store.feed, time.time, max_points=self.config.max_points
+        )
+        _serve_too(evaluations, records)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluations, self._server)  # type: ignore[no-untyped-call]
-        names: list[str] = [EVALUATION_SERVICE]
+        gates = GateServicer(store.gates, time.time)
+        gate_service_pb2_grpc.add_GateServiceServicer_to_server(gates, self._server)  # type: ignore[no-untyped-call]
+        monitors = MonitorServicer(store.monitors, time.time)
+        monitor_service_pb2_grpc.add_MonitorServiceServicer_to_server(monitors, self._server)  # type: ignore[no-untyped-call]
+        names: list[str] = [EVALUATION_SERVICE, GATE_SERVICE, MONITOR_SERVICE]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         if self.config.reflection:
             seen = [*names, health.SERVICE_NAME, reflection.SERVICE_NAME]
@@ -91,22 +129,24 @@ class Server:
         Raises
         ------
         StartupError
-            When the address cannot be listened on or a TLS file cannot be used.
+            When the address cannot be listened on, or a TLS file or the store cannot be used.
         """
         credentials = server_credentials(self.config)
         address = self.config.address
+        await self.durable.start()
         try:
             if credentials is None:
                 self.port = self._server.add_insecure_port(address)
             else:
                 self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError:
+            await self.durable.stop()
             raise StartupError(
                 f"cannot listen on {address}: it is in use, is no address of this machine, or is not allowed"
             ) from None
         await self._server.start()
-        for name in self._services:
-            await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._listening = True
+        await self._tell_health(serving=self.durable.engine.health.serving)
         log.info(
             "listening",
             address=self.target,
@@ -114,6 +154,18 @@ class Server:
             client_certificates=self.config.tls_client_ca is not None,
             workers=self._pool.size,
         )
+
+    def _on_store(self, health: EngineHealth) -> None:
+        """The store went away or came back: every service needs it, the process as such lives."""
+        if self._listening:
+            task = asyncio.create_task(self._tell_health(serving=health.serving))
+            self._told.add(task)
+            task.add_done_callback(self._told.discard)
+
+    async def _tell_health(self, *, serving: bool) -> None:
+        answers = health_pb2.HealthCheckResponse
+        for name in self._services:
+            await self.health.set(name, answers.SERVING if serving else answers.NOT_SERVING)
 
     @property
     def target(self) -> str:
@@ -143,12 +195,21 @@ class Server:
         await stopping
         # The server may be through before the last lines of cancelled handlers have run.
         await _first(self._active.idle.wait(), within=LAST_WORD_SECONDS)
+        await self.durable.stop()
         log.info("stopped", cut_off=self._active.count)
 
     async def stop(self) -> None:
         """End at once."""
         await self._server.stop(None)
         await _first(self._active.idle.wait(), within=LAST_WORD_SECONDS)
+        await self.durable.stop()
+
+
+def _serve_too(servicer: EvaluationServicer, records: EvaluationRecords) -> None:
+    """Let a servicer answer with the methods of another one of the same service as well."""
+    for name in vars(EvaluationRecords):
+        if name[0].isupper():
+            setattr(servicer, name, getattr(records, name))
 
 
 def _options(config: Config) -> list[tuple[str, int]]:
@@ -180,22 +241,22 @@ async def _first(*waits: Coroutine[Any, Any, object], within: float) -> None:
 async def serve(config: Config) -> int:
     """Run a server until SIGTERM or SIGINT and drain it; a second signal hurries. Returns the exit code.
 
-    0: served and drained. 1: could not start. 2: the settings cannot be used.
+    0: served and drained. 2: the settings cannot be used. 4: could not start.
     """
     logs.setup(config.log_format, config.log_level)
+    ending, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if ending.is_set() else ending).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
     pool = AnalysisPool(config.workers, timeout_seconds=config.analysis_timeout_seconds)
     try:
         await asyncio.to_thread(pool.start)
         server = Server(config, pool)
         await server.start()
-        ending, hurry = asyncio.Event(), asyncio.Event()
-
-        def on_signal() -> None:
-            (hurry if ending.is_set() else ending).set()
-
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
         await ending.wait()
         await server.drain(hurry)
     finally:

@@ -70,6 +70,18 @@ class Config:
         How often a quiet connection is probed; one that does not answer within 10 s is closed.
     reflection:
         Serve gRPC reflection.
+    store_url:
+        Where gates, evaluations and monitors are kept: a SQLite file, or ``postgresql://user@host/database``, which
+        several servers may share. A server is given ``tidegate/tidegate.db`` in the user's state folder when none is
+        set; one that is made in a program keeps them in a temporary file that goes with it.
+    lease_seconds:
+        How long an evaluation waits for a server that died while it worked on it, before another one takes over.
+    max_looks:
+        Evaluations that are looked at at the same time.
+    retention_days:
+        How long evaluations that are over are kept. Labelled ones are kept for good.
+    state_retention_days:
+        How long states of monitors are kept.
     log_format:
         ``json``, ``text`` (``key=value``), or ``auto``: text on a terminal, JSON otherwise.
     log_level:
@@ -100,17 +112,21 @@ class Config:
     drain_grace_seconds: float = 20.0
     keepalive_seconds: float = 30.0
     reflection: bool = True
+    store_url: str = ""
+    lease_seconds: float = 15.0
+    max_looks: int = 64
+    retention_days: float = 90.0
+    state_retention_days: float = 30.0
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
 
     def __post_init__(self) -> None:
         """Check every setting, and those that hang together."""
-        self._at_least(
-            1, "workers", "max_series", "max_points", "max_open_streams", "max_concurrent_analyses"
-        )
+        self._at_least(1, "workers", "max_series", "max_points", "max_open_streams", "max_concurrent_analyses")
         self._at_least(0, "max_kept_evaluations", "resume_within_seconds")
         self._at_least(0, "drain_pause_seconds", "drain_grace_seconds")
         self._at_least(1, "analysis_timeout_seconds", "keepalive_seconds")
+        self._at_least(1, "lease_seconds", "max_looks", "retention_days", "state_retention_days")
         self._at_least(64 * 1024, "max_message_bytes", "max_held_bytes")
         for name, allowed in (("log_format", get_args(LogFormat)), ("log_level", get_args(LogLevel))):
             if getattr(self, name) not in allowed:
@@ -119,9 +135,7 @@ class Config:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("tls_certificate and tls_key: set both, or none of them")
         if self.tls_client_ca is not None and self.tls_certificate is None:
-            raise ConfigError(
-                "tls_client_ca: client certificates need TLS; set tls_certificate and tls_key too"
-            )
+            raise ConfigError("tls_client_ca: client certificates need TLS; set tls_certificate and tls_key too")
         if self.insecure and self.tls_certificate is not None:
             raise ConfigError("insecure: contradicts tls_certificate; leave one of them out")
         if not self.tls and not self.insecure and not is_local(host):
@@ -159,7 +173,18 @@ class Config:
             if variable in environ:
                 values[field.name] = _read(variable, environ[variable], str(field.type))
         values.update({name: value for name, value in overrides.items() if value is not None})
+        if not values.get("store_url"):
+            values["store_url"] = str(_state_folder(environ) / "tidegate.db")
         return cls(**values)
+
+
+def _state_folder(environ: Mapping[str, str]) -> Path:
+    """Return where a user's programs keep their state; the current folder for a user without a home."""
+    if environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"]) / "tidegate"
+    if environ.get("HOME"):
+        return Path(environ["HOME"]) / ".local" / "state" / "tidegate"
+    return Path()
 
 
 def _read(variable: str, text: str, kind: str) -> Any:
@@ -191,13 +216,7 @@ def split_address(address: str) -> tuple[str, int | None]:
     if address.startswith("unix:") and len(address) > len("unix:"):
         return address, None
     host, colon, port = address.rpartition(":")
-    if (
-        colon
-        and host
-        and port.isdecimal()
-        and int(port) < 65536
-        and (":" not in host or host.startswith("["))
-    ):
+    if colon and host and port.isdecimal() and int(port) < 65536 and (":" not in host or host.startswith("[")):
         return host.strip("[]"), int(port)
     raise ConfigError(f"address: must be host:port, [IPv6]:port or unix:/path, not {address!r}")
 

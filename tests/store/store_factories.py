@@ -63,9 +63,7 @@ def rules() -> tuple[Rule, ...]:
     )
 
 
-def gate(
-    service: str = "checkout", environment: str = "prod", identifier: str = "default", **changes
-) -> Gate:
+def gate(service: str = "checkout", environment: str = "prod", identifier: str = "default", **changes) -> Gate:
     values = {
         "rules": rules(),
         "uid": uuid.uuid4().hex,
@@ -173,8 +171,6 @@ def same_block(one: ta.Block, other: ta.Block) -> bool:
         parts = [item.values] + ([] if item.exposure is None else [item.exposure])
         for bounds, counts in (item.histograms or {}).values():
             parts += [bounds, counts]
-        return [
-            np.ascontiguousarray(part, dtype=float).tobytes() + str(np.shape(part)).encode() for part in parts
-        ]
+        return [np.ascontiguousarray(part, dtype=float).tobytes() + str(np.shape(part)).encode() for part in parts]
 
     return raw(one) == raw(other) and list(one.histograms or {}) == list(other.histograms or {})

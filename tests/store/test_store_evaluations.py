@@ -122,10 +122,7 @@ def test_changes_at_the_same_moment_all_count(run):
 
     async def race():
         await asyncio.gather(
-            *(
-                store.modify(made.id, lambda one: replace(one, version=one.version + 1), None)
-                for _ in range(10)
-            )
+            *(store.modify(made.id, lambda one: replace(one, version=one.version + 1), None) for _ in range(10))
         )
 
     run(race())
@@ -243,9 +240,7 @@ def test_writers_count_for_themselves_retries_are_skipped_and_gaps_refused(run):
     assert append("b", 1).taken == 1
     again = append("a", 1, 2, 3)
     assert (again.acknowledged_sequence, again.taken) == (3, 1)
-    with pytest.raises(
-        PreconditionError, match=r"block 6 of writer 'a' came after block 4; .* go on with 4"
-    ) as gap:
+    with pytest.raises(PreconditionError, match=r"block 6 of writer 'a' came after block 4; .* go on with 4") as gap:
         append("a", 4, 6)
     assert gap.value.metadata["expected_sequence"] == "4"
     assert append("a", 0, 0).acknowledged_sequence == 5

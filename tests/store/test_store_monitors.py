@@ -160,8 +160,7 @@ def test_a_window_gets_what_overlaps_it_and_one_before(run):
         (100, 200, 2, 4),
     ]:
         # One more than needed is read, in case that a late state has split the one before.
-        assert _timeline(run, start, end) in (whole[first:last], whole[max(first - 1, 0) : last]), (start,
-        end)
+        assert _timeline(run, start, end) in (whole[first:last], whole[max(first - 1, 0) : last]), (start, end)
 
 
 def test_many_monitors_are_read_in_one_go(run):
@@ -221,3 +220,23 @@ def test_downtimes_are_made_ended_and_found(run):
     assert [one.id for one in run(monitors.list_downtimes())] == ["d2"]
     with pytest.raises(NotFoundError, match="no downtime 'd1'"):
         run(monitors.end_downtime("d1", 90.0, AUDIT))
+
+
+def test_a_deleted_group_ends_and_the_others_go_on(run):
+    monitors = run.store.monitors
+    _push(run, _state(ALERT, 10, group="a"), _state(OK, 10, group="b"))
+    run(monitors.delete("m", 100.0, AUDIT, group="a"))
+    assert [group.key for group in run(monitors.get("m")).groups] == ["b"]
+    assert _timeline(run, group="a") == (StateSpan(ALERT, 10, 100),)
+    assert _timeline(run, group="b") == (StateSpan(OK, 10),)
+    with pytest.raises(NotFoundError, match="no monitor 'm' with a group 'a'"):
+        run(monitors.delete("m", 101.0, AUDIT, group="a"))
+    _push(run, _state(WARN, 150, group="b"))
+    assert [group.key for group in run(monitors.get("m")).groups] == ["b"]
+    _push(run, _state(OK, 200, group="a"))
+    assert [group.key for group in run(monitors.get("m")).groups] == ["a", "b"]
+    assert _timeline(run, group="a") == (
+        StateSpan(ALERT, 10, 100),
+        StateSpan(NO_DATA, 100, 200),
+        StateSpan(OK, 200),
+    )

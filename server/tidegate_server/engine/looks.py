@@ -6,9 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
-
-import tidegate_analysis as ta
+from typing import Any, Protocol, TypeVar
 
 from tidegate_server.gates.evaluation import DEFAULT_TIMING, Timing, open_rules, window
 from tidegate_server.gates.model import Evaluation, MonitorCheck, Observation, Rule
@@ -16,7 +14,10 @@ from tidegate_server.gates.ports import EvaluationRepository, MonitorRepository
 from tidegate_server.monitors.judge import Look, matching
 from tidegate_server.monitors.model import Monitor
 from tidegate_server.monitors.query import QueryError
-from tidegate_server.rules import look_at_monitors, look_at_series
+from tidegate_server.rules import look_at_monitors
+from tidegate_server.rules.together import judge_series
+
+T = TypeVar("T")
 
 # Blocks that go to a worker in one call: a backlog is fed in pieces.
 _BLOCKS = 500
@@ -25,17 +26,24 @@ _BLOCKS = 500
 class Pool(Protocol):
     """Where work is done that would hold up the event loop."""
 
-    async def run(self, function: Callable[..., Any], /, *args: Any, key: str | None = None) -> Any:
-        """Runs a module-level function elsewhere."""
+    async def run(self, function: Callable[..., T], /, *args: Any, key: str | None = None, **kwargs: Any) -> T:
+        """Runs a module-level function elsewhere; the same key goes to the same place."""
         ...
 
 
 class Inline:
     """Runs the work where it is: for tests and small tools."""
 
-    async def run(self, function: Callable[..., Any], /, *args: Any, key: str | None = None) -> Any:  # noqa: ARG002
+    async def run(
+        self,
+        function: Callable[..., T],
+        /,
+        *args: Any,
+        key: str | None = None,  # noqa: ARG002 - there is one place only
+        **kwargs: Any,
+    ) -> T:
         """Runs it at once."""
-        return function(*args)
+        return function(*args, **kwargs)
 
 
 @dataclass(slots=True)
@@ -51,17 +59,6 @@ class _Kept:
     @property
     def size(self) -> int:
         return sum(map(len, self.states.values()))
-
-
-def judge_series(
-    evaluation: Evaluation,
-    rules: Sequence[tuple[Rule, bytes | None]],
-    blocks: Sequence[ta.Block],
-    now: float,
-    timing: Timing,
-) -> list[tuple[bytes, Observation]]:
-    """In a worker: looks at all series rules of one evaluation."""
-    return [look_at_series(rule, evaluation, state, blocks, now, timing) for rule, state in rules]
 
 
 class Looks:

@@ -125,9 +125,7 @@ class SqlTokens:
     async def find(self, token_id: str) -> TokenRecord | None:
         """See `TokenRepository.find`."""
         async with self._database.read() as connection:
-            body = (
-                await connection.execute(sa.select(_t.body).where(_t.id == token_id))
-            ).scalar_one_or_none()
+            body = (await connection.execute(sa.select(_t.body).where(_t.id == token_id))).scalar_one_or_none()
         return None if body is None else from_text(body, TokenRecord)
 
     async def list(self) -> Sequence[TokenRecord]:
@@ -164,7 +162,5 @@ class SqlTokens:
         value = "on" if enabled else "off"
         statement = self._database.insert(schema.settings).values(name=_ENABLED, value=value)
         async with self._database.write() as connection:
-            await connection.execute(
-                statement.on_conflict_do_update(index_elements=["name"], set_={"value": value})
-            )
+            await connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
             await write_audit(connection, audit)

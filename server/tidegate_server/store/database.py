@@ -61,16 +61,12 @@ def parse_url(text: str) -> URL:
     """
     if "://" not in text:
         if not text:
-            raise ValueError(
-                "store_url: empty; give a file name, sqlite:///file or postgresql://user@host/database"
-            )
+            raise ValueError("store_url: empty; give a file name, sqlite:///file or postgresql://user@host/database")
         return URL.create("sqlite+aiosqlite", database=text)
     try:
         url = make_url(text)
     except ArgumentError as error:
-        raise ValueError(
-            "store_url: not a URL; give sqlite:///file or postgresql://user@host/database"
-        ) from error
+        raise ValueError("store_url: not a URL; give sqlite:///file or postgresql://user@host/database") from error
     match url.drivername:
         case "sqlite" | "sqlite+aiosqlite":
             if not url.database or url.database == ":memory:":
@@ -85,9 +81,7 @@ def parse_url(text: str) -> URL:
 
 
 def _full() -> LimitError:
-    return LimitError(
-        "STORE_FULL", "the store's disk is full; nothing was written, try again once there is room"
-    )
+    return LimitError("STORE_FULL", "the store's disk is full; nothing was written, try again once there is room")
 
 
 def _away(what: str) -> UnavailableError:

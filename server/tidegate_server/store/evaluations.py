@@ -169,9 +169,7 @@ class SqlEvaluations:
         self._feed = feed
         self.due = due
 
-    async def create(
-        self, evaluation: Evaluation, fingerprint: str, audit: AuditRecord
-    ) -> tuple[Evaluation, bool]:
+    async def create(self, evaluation: Evaluation, fingerprint: str, audit: AuditRecord) -> tuple[Evaluation, bool]:
         """See `EvaluationRepository.create`."""
         try:
             stored, new = await self._create(evaluation, fingerprint, audit)
@@ -182,9 +180,7 @@ class SqlEvaluations:
             self.due()
         return stored, new
 
-    async def _create(
-        self, evaluation: Evaluation, fingerprint: str, audit: AuditRecord
-    ) -> tuple[Evaluation, bool]:
+    async def _create(self, evaluation: Evaluation, fingerprint: str, audit: AuditRecord) -> tuple[Evaluation, bool]:
         deployment = evaluation.deployment
         async with self._database.write() as connection:
             earlier = await self._earlier(connection, evaluation, fingerprint)
@@ -208,9 +204,7 @@ class SqlEvaluations:
                     expire_us=optional_micros(evaluation.expire_time),
                     gate=gate,
                     series_complete=evaluation.series_complete,
-                    watches_monitors=any(
-                        isinstance(rule.check, MonitorCheck) for rule in evaluation.gate.rules
-                    ),
+                    watches_monitors=any(isinstance(rule.check, MonitorCheck) for rule in evaluation.gate.rules),
                     due_us=None if evaluation.finished else self._database.now,
                     fence=0,
                     inputs=0,

@@ -91,9 +91,7 @@ class SqlGates:
             if (await connection.execute(taken)).scalar_one_or_none() is not None:
                 raise _taken(gate)
             try:
-                await connection.execute(
-                    sa.insert(schema.gates).values(**gate.key._asdict(), **_columns(gate))
-                )
+                await connection.execute(sa.insert(schema.gates).values(**gate.key._asdict(), **_columns(gate)))
             except IntegrityError as error:
                 raise _taken(gate) from error
             await self._keep_revision(connection, gate)
@@ -105,10 +103,7 @@ class SqlGates:
         if revision:
             # Of gates with the same key, the one that was made last.
             query = (
-                sa.select(_r.body)
-                .where(_is(key, _r), _r.revision == revision)
-                .order_by(_r.sequence.desc())
-                .limit(1)
+                sa.select(_r.body).where(_is(key, _r), _r.revision == revision).order_by(_r.sequence.desc()).limit(1)
             )
         else:
             query = sa.select(_g.body).where(_is(key, _g))
@@ -148,10 +143,7 @@ class SqlGates:
     async def list_revisions(self, key: GateKey, page_size: int, cursor: str = "") -> Page[Gate]:
         """See `GateRepository.list_revisions`."""
         statement = (
-            sa.select(_r.body, _r.sequence)
-            .where(_is(key, _r))
-            .order_by(_r.sequence.desc())
-            .limit(page_size + 1)
+            sa.select(_r.body, _r.sequence).where(_is(key, _r)).order_by(_r.sequence.desc()).limit(page_size + 1)
         )
         if cursor:
             statement = statement.where(_r.sequence < read_cursor(cursor, int)[0])
@@ -161,9 +153,7 @@ class SqlGates:
             raise _missing(key)
         page = rows[:page_size]
         more = len(rows) > page_size
-        return Page(
-            tuple(from_text(row.body, Gate) for row in page), write_cursor(page[-1].sequence) if more else ""
-        )
+        return Page(tuple(from_text(row.body, Gate) for row in page), write_cursor(page[-1].sequence) if more else "")
 
     async def modify(self, key: GateKey, change: Callable[[Gate], Gate], audit: AuditRecord) -> Gate:
         """See `GateRepository.modify`."""
@@ -173,9 +163,7 @@ class SqlGates:
             if changed is gate:
                 return gate
             if changed.key != key or changed.uid != gate.uid:
-                raise ConflictError(
-                    "GATE_KEY_CHANGED", "a gate keeps its service, environment and identifier"
-                )
+                raise ConflictError("GATE_KEY_CHANGED", "a gate keeps its service, environment and identifier")
             await connection.execute(sa.update(schema.gates).where(_is(key, _g)).values(**_columns(changed)))
             await self._keep_revision(connection, changed)
             await write_audit(connection, audit)

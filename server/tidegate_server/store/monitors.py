@@ -69,10 +69,9 @@ class _Stretch:
             self.expire = max(self.expire, expire)
 
 
-def _missing(monitor_id: str) -> NotFoundError:
-    return NotFoundError(
-        "MONITOR_NOT_FOUND", f"there is no monitor {monitor_id!r}", {"monitor_id": monitor_id}
-    )
+def _missing(monitor_id: str, group: str | None = None) -> NotFoundError:
+    part = "" if group is None else f" with a group {group!r}"
+    return NotFoundError("MONITOR_NOT_FOUND", f"there is no monitor {monitor_id!r}{part}", {"monitor_id": monitor_id})
 
 
 class SqlMonitors:
@@ -115,13 +114,12 @@ class SqlMonitors:
             raise _missing(monitor_id)
         return found[0]
 
-    async def histories(
-        self, monitor_ids: Sequence[str], start: float, end: float
-    ) -> Mapping[str, MonitorHistory]:
+    async def histories(self, monitor_ids: Sequence[str], start: float, end: float) -> Mapping[str, MonitorHistory]:
         """See `MonitorRepository.histories`."""
         first, last = micros(start), micros(end)
         ids = list(dict.fromkeys(monitor_ids))
         stretches: dict[_Key, list[_Stretch]] = defaultdict(list)
+        groups: dict[str, dict[str, float | None]] = defaultdict(dict)
         monitors: list[Monitor] = []
         async with self._database.read() as connection:
             for at in range(0, len(ids), _CHUNK):
@@ -129,34 +127,44 @@ class SqlMonitors:
                 monitors += await _read_monitors(connection, _m.id.in_(part))
                 for key, stretch in await _read_spans(connection, part, first, last):
                     stretches[key].append(stretch)
-                newest = await connection.execute(
-                    sa.select(schema.monitor_groups).where(_g.monitor_id.in_(part))
-                )
+                newest = await connection.execute(sa.select(schema.monitor_groups).where(_g.monitor_id.in_(part)))
                 for row in newest:
+                    key = (row.monitor_id, row.group_key)
                     if row.start_us <= last:
-                        stretches[row.monitor_id, row.group_key].append(_stretch(row))
+                        stretches[key].append(_stretch(row))
+                    groups[row.monitor_id][row.group_key] = None if row.delete_us is None else seconds(row.delete_us)
         return {
             monitor.id: MonitorHistory(
                 monitor,
                 {
-                    group.key: _timeline(stretches[monitor.id, group.key], last, monitor.delete_time)
-                    for group in monitor.groups
+                    group: _timeline(stretches[monitor.id, group], last, ended or monitor.delete_time)
+                    for group, ended in groups[monitor.id].items()
                 },
             )
             for monitor in monitors
         }
 
-    async def delete(self, monitor_id: str, now: float, audit: AuditRecord) -> None:
+    async def delete(self, monitor_id: str, now: float, audit: AuditRecord, *, group: str | None = None) -> None:
         """See `MonitorRepository.delete`."""
-        async with self._database.write() as connection:
-            gone = await connection.execute(
-                sa.update(schema.monitors)
-                .where(_m.id == monitor_id, _m.delete_us.is_(None))
-                .values(delete_us=micros(now), update_us=micros(now))
+        living = sa.and_(_m.id == monitor_id, _m.delete_us.is_(None))
+        if group is None:
+            statement = sa.update(schema.monitors).where(living).values(delete_us=micros(now))
+        else:
+            statement = (
+                sa.update(schema.monitor_groups)
+                .where(
+                    _g.monitor_id.in_(sa.select(_m.id).where(living)),
+                    _g.group_key == group,
+                    _g.delete_us.is_(None),
+                )
+                .values(delete_us=micros(now))
             )
+        async with self._database.write() as connection:
+            gone = await connection.execute(statement)
             if gone.rowcount == 0:
-                raise _missing(monitor_id)
+                raise _missing(monitor_id, group)
             await write_audit(connection, audit)
+        self.changed()
 
     async def create_downtime(self, downtime: Downtime, audit: AuditRecord) -> Downtime:
         """See `MonitorRepository.create_downtime`."""
@@ -213,21 +221,12 @@ class SqlMonitors:
         At most `limit` of each in one transaction. The newest stretch of a living group stays, however old.
         """
         cutoff = micros(time)
-        spans = (
-            sa.select(_s.monitor_id, _s.group_key, _s.start_us)
-            .where(_s.until_us < cutoff)
-            .limit(limit)
-            .subquery()
-        )
+        spans = sa.select(_s.monitor_id, _s.group_key, _s.start_us).where(_s.until_us < cutoff).limit(limit).subquery()
         place = sa.tuple_(_s.monitor_id, _s.group_key, _s.start_us)
         statements = [
             sa.delete(schema.monitor_spans).where(place.in_(sa.select(spans))),
-            sa.delete(schema.downtimes).where(
-                _d.id.in_(sa.select(_d.id).where(_d.end_us < cutoff).limit(limit))
-            ),
-            sa.delete(schema.monitors).where(
-                _m.id.in_(sa.select(_m.id).where(_m.delete_us < cutoff).limit(limit))
-            ),
+            sa.delete(schema.downtimes).where(_d.id.in_(sa.select(_d.id).where(_d.end_us < cutoff).limit(limit))),
+            sa.delete(schema.monitors).where(_m.id.in_(sa.select(_m.id).where(_m.delete_us < cutoff).limit(limit))),
         ]
         async with self._database.write() as connection:
             return sum([(await connection.execute(statement)).rowcount for statement in statements])
@@ -243,6 +242,8 @@ class _Batch:
         self._monitors: dict[str, Monitor] = {}
         self._known: dict[str, Monitor] = {}
         self._deleted: dict[str, int] = {}
+        self._deleted_groups: dict[_Key, int] = {}
+        self._pushed: set[_Key] = set()
         self._newest: dict[_Key, _Stretch] = {}
         self._tags: dict[_Key, tuple[str, ...]] = {}
         self._spans: dict[_Key, list[_Stretch]] = defaultdict(list)
@@ -257,11 +258,11 @@ class _Batch:
                 self._known[row.id] = from_text(row.body, Monitor)
                 if row.delete_us is not None:
                     self._deleted[row.id] = row.delete_us
-            for row in await self._connection.execute(
-                sa.select(schema.monitor_groups).where(_g.monitor_id.in_(part))
-            ):
+            for row in await self._connection.execute(sa.select(schema.monitor_groups).where(_g.monitor_id.in_(part))):
                 key = (row.monitor_id, row.group_key)
                 self._newest[key] = _stretch(row)
+                if row.delete_us is not None:
+                    self._deleted_groups[key] = row.delete_us
                 self._tags[key] = read_texts(row.tags)
 
     async def take(self, push: StatePush) -> None:
@@ -269,13 +270,14 @@ class _Batch:
         self._describe(push)
         key = (push.monitor_id, push.group)
         self._tags[key] = push.group_tags or self._tags.get(key, ())
+        self._pushed.add(key)
         time, expire = micros(push.time), optional_micros(push.expire_time)
         fresh = _Stretch(time, int(push.state), push.muted, time, expire)
         newest = self._newest.get(key)
         if newest is None:
             self._newest[key] = fresh
             return
-        deleted = self._deleted.get(push.monitor_id)
+        deleted = self._deleted_groups.get(key, self._deleted.get(push.monitor_id))
         if deleted is not None and newest.seen <= deleted < time:
             # It came back: what was told before it was deleted ends there.
             newest.expire = deleted if newest.expire is None else min(newest.expire, deleted)
@@ -332,9 +334,7 @@ class _Batch:
         before = max(earlier, key=lambda one: one.start, default=None)
         if before is None:
             later = [one.start for one in pending] + [self._newest[key].start]
-            stored = sa.select(sa.func.min(_s.start_us)).where(
-                _s.monitor_id == key[0], _s.group_key == key[1]
-            )
+            stored = sa.select(sa.func.min(_s.start_us)).where(_s.monitor_id == key[0], _s.group_key == key[1])
             first = (await self._connection.execute(stored)).scalar_one()
             fresh.until = min(later if first is None else [*later, first])
             pending.append(fresh)
@@ -386,6 +386,8 @@ class _Batch:
                 "start_us": one.start,
                 "seen_us": one.seen,
                 "expire_us": one.expire,
+                # A group lives again when it is pushed, not when another one of its monitor is.
+                "delete_us": None if key in self._pushed else self._deleted_groups.get(key),
             }
             for key, one in self._newest.items()
             if key[0] in self._monitors and key in self._tags
@@ -421,9 +423,7 @@ class _Batch:
 
 
 def _stretch(row: Any) -> _Stretch:
-    return _Stretch(
-        row.start_us, row.state, row.muted, row.seen_us, row.expire_us, getattr(row, "until_us", None)
-    )
+    return _Stretch(row.start_us, row.state, row.muted, row.seen_us, row.expire_us, getattr(row, "until_us", None))
 
 
 async def _read_monitors(connection: AsyncConnection, where: sa.ColumnElement[bool]) -> list[Monitor]:
@@ -439,6 +439,7 @@ async def _read_monitors(connection: AsyncConnection, where: sa.ColumnElement[bo
                 _g.muted,
                 _g.start_us,
                 _g.expire_us,
+                _g.delete_us.label("group_delete_us"),
             )
             .select_from(schema.monitors.outerjoin(schema.monitor_groups))
             .where(where)
@@ -449,7 +450,7 @@ async def _read_monitors(connection: AsyncConnection, where: sa.ColumnElement[bo
     groups: dict[str, list[MonitorGroup]] = defaultdict(list)
     for row in rows:
         bodies[row.id] = row
-        if row.group_key is not None:
+        if row.group_key is not None and row.group_delete_us is None:
             groups[row.id].append(
                 MonitorGroup(
                     key=row.group_key,
@@ -481,9 +482,7 @@ async def _read_spans(
         .over(partition_by=(_s.monitor_id, _s.group_key, _s.until_us >= first), order_by=_s.start_us.desc())
         .label("rank")
     )
-    ranked = (
-        sa.select(schema.monitor_spans, rank).where(_s.monitor_id.in_(ids), _s.start_us <= last).subquery()
-    )
+    ranked = sa.select(schema.monitor_spans, rank).where(_s.monitor_id.in_(ids), _s.start_us <= last).subquery()
     query = (
         sa.select(ranked)
         .where(sa.or_(ranked.c.until_us >= first, ranked.c.rank <= 2))
@@ -503,12 +502,7 @@ def _timeline(stretches: Sequence[_Stretch], last: int, delete_time: float | Non
                 return
             end = deleted if end is None else min(end, deleted)
         stop = None if end is None else seconds(end)
-        if (
-            spans
-            and spans[-1].state is state
-            and spans[-1].muted == muted
-            and spans[-1].end == seconds(start)
-        ):
+        if spans and spans[-1].state is state and spans[-1].muted == muted and spans[-1].end == seconds(start):
             spans[-1] = replace(spans[-1], end=stop)
         else:
             spans.append(StateSpan(state, seconds(start), stop, muted))

@@ -29,9 +29,7 @@ class Retention:
         """Checks that no running evaluation can lose what it looks at."""
         for name in ("evaluations", "monitor_states"):
             if not getattr(self, name) >= _DAY:
-                raise ValueError(
-                    f"{name}: must be at least one day ({_DAY:.0f} s), not {getattr(self, name)!r}"
-                )
+                raise ValueError(f"{name}: must be at least one day ({_DAY:.0f} s), not {getattr(self, name)!r}")
 
 
 async def sweep(store: Store, now: float, retention: Retention = Retention(), *, batches: int = 1000) -> int:

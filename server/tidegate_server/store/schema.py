@@ -166,6 +166,7 @@ monitor_groups = sa.Table(
     sa.Column("start_us", _Micros, nullable=False),
     sa.Column("seen_us", _Micros, nullable=False),
     sa.Column("expire_us", _Micros),
+    sa.Column("delete_us", _Micros),
 )
 
 # The stretches before it: each lasts until `until_us`, and is believed until `expire_us`.

@@ -229,9 +229,7 @@ class SqlWork:
         waits)."""
         free = sa.case((_e.lease_us > _e.due_us, _e.lease_us), else_=_e.due_us)
         now = self._database.now
-        query = sa.select(now.label("now_us"), sa.func.min(free).label("due_us")).where(
-            _e.due_us.is_not(None)
-        )
+        query = sa.select(now.label("now_us"), sa.func.min(free).label("due_us")).where(_e.due_us.is_not(None))
         async with self._database.read() as connection:
             row = (await connection.execute(query)).one()
         return row.now_us, row.due_us

@@ -218,6 +218,7 @@ def upgrade() -> None:
         sa.Column("start_us", sa.BigInteger(), nullable=False),
         sa.Column("seen_us", sa.BigInteger(), nullable=False),
         sa.Column("expire_us", sa.BigInteger(), nullable=True),
+        sa.Column("delete_us", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
             ["monitor_id"],
             ["monitors.id"],
@@ -269,9 +270,7 @@ def downgrade() -> None:
     op.drop_table("settings")
     op.drop_table("monitors")
     op.drop_table("gates")
-    op.drop_index(
-        op.f("ix_gate_revisions_service_environment_identifier_sequence"), table_name="gate_revisions"
-    )
+    op.drop_index(op.f("ix_gate_revisions_service_environment_identifier_sequence"), table_name="gate_revisions")
     op.drop_table("gate_revisions")
     op.drop_index(op.f("ix_evaluations_service_environment_create_us"), table_name="evaluations")
     op.drop_index(
