@@ -12,10 +12,10 @@ from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
 from tidegate_analysis.assemble import Pieces, assemble
 from tidegate_analysis.compare import check_step
-from tidegate_analysis.decide import ROUNDING, policy_of, tail_p
+from tidegate_analysis.decide import ROUNDING, Policy, policy_of, tail_p
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence, placebo, scan
-from tidegate_analysis.prepare import as_points, level, notes_for, to_scale
+from tidegate_analysis.prepare import Prepared, as_points, level, notes_for, to_scale
 from tidegate_analysis.rates import as_levels, increments, ratios, told_rows
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, specs_for
@@ -116,8 +116,23 @@ def before_after(
     found = scanned(gx, gy, policy.sign, step, touched, rare)
     names = "difference-in-differences" if cx is not None else "before-after"
     method = np.char.replace(found.contrast.method, "before-after", names) if len(specs) else found.contrast.method
+    return _assembled((raw_x, raw_y, gx, gy), prepared, resolved, derived, policy, found, method, step)
+
+
+def _assembled(
+    sides: tuple[Floats, Floats, Floats, Floats],
+    prepared: Prepared,
+    specs: tuple[MetricSpec, ...],
+    derived: tuple[tuple[str, ...], ...],
+    policy: Policy,
+    found: Found,
+    method: NDArray[np.str_],
+    step: float,
+) -> Result:
+    """Build the result; ``sides`` are before and after in the metrics' units, then on the scale of the change."""
+    raw_x, raw_y, gx, gy = sides
     bad_x, bad_y = prepared.bad[0], prepared.bad[1]
-    points = y.shape[1]
+    points = gy.shape[1]
     notes = notes_for(
         [
             ("bad_values", bad_x + bad_y, "{n} points were infinite, absurd or negative on a log scale"),
@@ -133,17 +148,15 @@ def before_after(
             ),
             ("gaps", np.isnan(gy).sum(axis=1), "{n} points are missing after the deployment"),
         ],
-        len(resolved),
+        len(specs),
     )
     spoke = (
-        (~np.isnan(gx[:, -points:])).mean(axis=1) > 0.5
-        if gx.shape[1] and points
-        else np.zeros(len(resolved), dtype=bool)
+        (~np.isnan(gx[:, -points:])).mean(axis=1) > 0.5 if gx.shape[1] and points else np.zeros(len(specs), dtype=bool)
     )
     silent = spoke & (np.isnan(gy[:, -3:]).all(axis=1) if points >= 3 else np.isnan(gy).all(axis=1))
     return assemble(
         Pieces(
-            specs=resolved,
+            specs=specs,
             derived=derived,
             policy=policy,
             contrast=found.contrast._replace(method=method),
@@ -174,6 +187,29 @@ def _totals(name: str, values: ArrayLike | None, arm: Floats) -> Floats | None:
     if out.shape != arm.shape:
         raise ValueError(f"{name}: shape {out.shape} does not fit the points' {arm.shape}")
     return out
+
+
+def stretch(
+    recent: Floats,
+    after: Floats,
+    specs: tuple[MetricSpec, ...],
+    derived: tuple[tuple[str, ...], ...],
+    margin: Floats,
+    step: float,
+) -> Result:
+    """Describe the stretch after a deployment beside the recent past, without asking what is unusual: no scan, no tail.
+
+    Arrays are levels in the metrics' units, (series, points); see :func:`~tidegate_analysis.rates.as_levels`.
+    """
+    policy = policy_of(specs, margin)
+    prepared = to_scale((recent, after), policy.log)
+    gx, gy = prepared.parts
+    none = np.full((len(specs), 0), np.nan)
+    near = gx[:, -max(gy.shape[1], 30) :]
+    contrast = contrasts.two_arms(near, gy, none, ("before-after-trim.v1",) * 3)
+    unknown = np.full(len(specs), np.nan)
+    found = Found(contrast, tails.not_asked(len(specs)), unknown, unknown, unknown, dependence.trimmed_mean(near))
+    return _assembled((recent, after, gx, gy), prepared, specs, derived, policy, found, contrast.method, step)
 
 
 class Found(NamedTuple):

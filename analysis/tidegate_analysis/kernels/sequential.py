@@ -34,7 +34,7 @@ def boundary(alpha: Floats, df: Floats) -> Floats:
     )
 
 
-def normal_mixture_log_e(z: Floats, n: Floats, tuned_for: float) -> Floats:
+def normal_mixture_log_e(z: Floats, n: Floats, tuned_for: float = 60.0) -> Floats:
     """One-sided normal mixture as an e-value in terms of a z statistic over n points.
 
     ``log M = log(4 r / (v + r)) / 2 + S^2 / (2 (v + r)) + log Phi(S / sqrt(v + r))`` with ``S = z sqrt(n)``,
@@ -45,6 +45,18 @@ def normal_mixture_log_e(z: Floats, n: Floats, tuned_for: float) -> Floats:
     r = tuned_for / (2.0 * gain + np.log(1.0 + 2.0 * gain))
     s = z * np.sqrt(n)
     return np.asarray(0.5 * np.log(4.0 * r / (n + r)) + s * s / (2.0 * (n + r)) + special.log_ndtr(s / np.sqrt(n + r)))
+
+
+def normal_mixture_bound(alpha: Floats, n: Floats) -> Floats:
+    """Z statistic at which :func:`normal_mixture_log_e` reaches ``1 / alpha`` after n points, by bisection."""
+    low, high = np.zeros(len(n)), np.full(len(n), 60.0)
+    goal = np.log(1.0 / alpha)
+    safe = np.maximum(n, 1.0)
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        reached = normal_mixture_log_e(middle, safe) >= goal
+        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    return high
 
 
 def yule_walker(past: Floats, order: int, ridge: float = 1e-3) -> Floats:
