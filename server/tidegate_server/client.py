@@ -258,9 +258,7 @@ class EvaluationStream:
         The evaluation's id at the server.
     """
 
-    def __init__(
-        self, stub: Any, opening: evaluation_service_pb2.OpenEvaluation, *, resume: bool = True
-    ) -> None:
+    def __init__(self, stub: Any, opening: evaluation_service_pb2.OpenEvaluation, *, resume: bool = True) -> None:
         """Open the evaluation and wait until the server knows it."""
         self.evaluation_id = ""
         self._stub = stub

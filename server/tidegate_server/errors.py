@@ -102,9 +102,7 @@ def _rebuild(
     violations: tuple[Violation, ...],
     retry_seconds: float | None,
 ) -> RequestError:
-    return RequestError(
-        code, reason, message, metadata=metadata, violations=violations, retry_seconds=retry_seconds
-    )
+    return RequestError(code, reason, message, metadata=metadata, violations=violations, retry_seconds=retry_seconds)
 
 
 def invalid(violations: Sequence[Violation], *, reason: str = "INVALID_REQUEST") -> RequestError:

@@ -99,9 +99,7 @@ def _with_readable_requests(handler: Handler) -> Handler:
 class Interceptor(grpc.aio.ServerInterceptor):
     """Base of the interceptors: puts something around every call of a method."""
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: Details
-    ) -> Handler | None:
+    async def intercept_service(self, continuation: Continuation, handler_call_details: Details) -> Handler | None:
         """Wrap the handler, where there is one."""
         handler = await continuation(handler_call_details)
         surround = self.surround(handler_call_details.method)
@@ -152,9 +150,7 @@ class ErrorInterceptor(Interceptor):
     A message that cannot be read is the client's fault: INVALID_ARGUMENT, where gRPC would say INTERNAL.
     """
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: Details
-    ) -> Handler | None:
+    async def intercept_service(self, continuation: Continuation, handler_call_details: Details) -> Handler | None:
         """Wrap the handler and its deserializer."""
 
         async def readable(details: Details) -> Handler | None:
@@ -177,9 +173,7 @@ class ErrorInterceptor(Interceptor):
             except Exception as error:
                 incident = uuid.uuid4().hex[:12]
                 log.error("unforeseen error", method=method, incident=incident, exception=error)
-                message = (
-                    f"an error that was not foreseen; the server's log tells more under incident={incident}"
-                )
+                message = f"an error that was not foreseen; the server's log tells more under incident={incident}"
                 await abort(
                     context,
                     RequestError(Code.INTERNAL, "INTERNAL", message, metadata={"incident": incident}),
@@ -261,9 +255,7 @@ async def abort(context: Context, error: RequestError) -> None:
 
 def to_status(error: RequestError) -> status_pb2.Status:
     """Return the status of a refusal: ErrorInfo always, BadRequest and RetryInfo where they apply."""
-    details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    ]
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
     if error.violations:
         fields = [
             error_details_pb2.BadRequest.FieldViolation(field=one.field, description=one.description)

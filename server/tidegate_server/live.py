@@ -233,9 +233,7 @@ class Evaluations:
             log.info("rebuilding", evaluation=evaluation.id, blocks=len(evaluation.tail))
             build = worker.Rebuild(evaluation.opening, evaluation.saved, tuple(evaluation.tail))
             request = replace(request, rebuild=build)
-        raise RequestError(
-            Code.UNAVAILABLE, "ANALYSIS_LOST", "the analysis forgot the evaluation again and again"
-        )
+        raise RequestError(Code.UNAVAILABLE, "ANALYSIS_LOST", "the analysis forgot the evaluation again and again")
 
     @staticmethod
     def _state_is_due(evaluation: Evaluation, blocks: int, size: int) -> bool:

@@ -40,9 +40,7 @@ class Log:
         """Log what an operator should look at now; a traceback goes to the log and nowhere else."""
         self._write(logging.ERROR, event, fields, exception)
 
-    def _write(
-        self, level: int, event: str, fields: dict[str, Any], exception: BaseException | None = None
-    ) -> None:
+    def _write(self, level: int, event: str, fields: dict[str, Any], exception: BaseException | None = None) -> None:
         if self._logger.isEnabledFor(level):
             self._logger.log(level, event, exc_info=exception, extra={_FIELDS: fields})
 

@@ -13,11 +13,13 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from tidegate_server.log import Log
@@ -97,9 +99,7 @@ class AnalysisPool:
         """Return the worker that work with this key goes to."""
         return zlib.crc32(key.encode()) % self.size
 
-    async def run(
-        self, function: Callable[..., T], /, *args: Any, key: str | None = None, **kwargs: Any
-    ) -> T:
+    async def run(self, function: Callable[..., T], /, *args: Any, key: str | None = None, **kwargs: Any) -> T:
         """Run a module-level function in a worker: in that of ``key``, else in the one with least to do.
 
         Raises
@@ -182,13 +182,22 @@ class AnalysisPool:
 
     @staticmethod
     def _executor() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(max_workers=1, mp_context=get_context("forkserver"), initializer=_quiet)
+        return ProcessPoolExecutor(max_workers=1, mp_context=get_context("forkserver"), initializer=_settle)
 
 
-def _quiet() -> None:
-    """In a worker: leave Ctrl-C to the server, which drains."""
+def _settle() -> None:
+    """In a worker: leave Ctrl-C to the server, which drains, and end when the server does, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    server = parent_process()
+    if server is not None:
+        threading.Thread(target=_end_with, args=(server,), daemon=True).start()
+
+
+def _end_with(server: BaseProcess) -> None:
+    # A worker holds both ends of its own queue, so it would not notice on its own.
+    server.join()
+    os._exit(0)
 
 
 def _warm() -> int:

@@ -129,11 +129,7 @@ def filled(descriptor: Descriptor, depth: int = 0, choice: int = 0) -> Message:
         return message
     for field in descriptor.fields:
         oneof = field.containing_oneof
-        if (
-            oneof is not None
-            and len(oneof.fields) > 1
-            and oneof.fields[choice % len(oneof.fields)] is not field
-        ):
+        if oneof is not None and len(oneof.fields) > 1 and oneof.fields[choice % len(oneof.fields)] is not field:
             continue
         set_field(message, field, value_of_map(field, depth) if is_map(field) else value_of(field, depth))
     return message
@@ -222,9 +218,7 @@ def field_strategy(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]
     one: st.SearchStrategy[Any]
     if is_map(field):
         entry = field.message_type.fields_by_name
-        return st.dictionaries(
-            field_strategy(entry["key"], depth), field_strategy(entry["value"], depth), max_size=2
-        )
+        return st.dictionaries(field_strategy(entry["key"], depth), field_strategy(entry["value"], depth), max_size=2)
     if field.message_type is not None:
         one = strategy_of(field.message_type, depth + 1)
     elif field.enum_type is not None:

@@ -47,9 +47,7 @@ def count_points(block: metrics_pb2.SeriesBlock) -> int:
     return len(block.values) + len(block.exposure) + sum(len(rows.counts) for rows in block.histograms)
 
 
-def decode_block(
-    message: metrics_pb2.SeriesBlock, declared: Declared, path: str, wrong: Violations
-) -> ta.Block | None:
+def decode_block(message: metrics_pb2.SeriesBlock, declared: Declared, path: str, wrong: Violations) -> ta.Block | None:
     """Return the block, or ``None`` when something was wrong, which is then noted with its path.
 
     Arrays are float64, values and exposure (rows, columns), histogram counts (columns, bins); NaN = missing.
@@ -164,9 +162,7 @@ def decode_history(
         first_step = baseline.step if first_step is None else first_step
         for arm, block in (("baseline", baseline), ("canary", canary)):
             if block.step != first_step:
-                wrong.add(
-                    f"{at}.{arm}.step", f"{block.step:g} s; all windows must have one, {first_step:g} s"
-                )
+                wrong.add(f"{at}.{arm}.step", f"{block.step:g} s; all windows must have one, {first_step:g} s")
         pairs.append((baseline, canary))
     return pairs or None, first_step
 
@@ -212,9 +208,7 @@ def encode_block(block: ta.Block, sequence: int = 0) -> metrics_pb2.SeriesBlock:
     return message
 
 
-def _set_doubles(
-    message: metrics_pb2.SeriesBlock | metrics_pb2.HistogramRows, field: str, values: Floats
-) -> None:
+def _set_doubles(message: metrics_pb2.SeriesBlock | metrics_pb2.HistogramRows, field: str, values: Floats) -> None:
     """Set a packed field from an array by its wire form, the array's own bytes: no loop, one copy."""
     data = np.ascontiguousarray(values, dtype="<f8").tobytes()
     tag = message.DESCRIPTOR.fields_by_name[field].number << 3 | 2

@@ -22,9 +22,7 @@ def encode_findings(
     rows = range(len(result.specs)) if only is None else only
     verdicts = judgement.verdicts.tolist()
     adjusted = judgement.adjusted_p_value.tolist()
-    numbers: dict[str, list[float]] = {
-        name: getattr(result, name).tolist() for name in (*_NUMBERS, *_MORE_NUMBERS)
-    }
+    numbers: dict[str, list[float]] = {name: getattr(result, name).tolist() for name in (*_NUMBERS, *_MORE_NUMBERS)}
     seconds = result.seconds_to_answer.tolist()
     baseline_points, canary_points = result.n_baseline.tolist(), result.n_canary.tolist()
     windows, exceeding = result.history_windows.tolist(), result.history_exceeding.tolist()
@@ -59,9 +57,7 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _set_onset(
-    message: findings_pb2.Onset, judgement: ta.Judgement, i: int, deployed_at: float | None
-) -> None:
+def _set_onset(message: findings_pb2.Onset, judgement: ta.Judgement, i: int, deployed_at: float | None) -> None:
     start, step = judgement.clock
     if not (math.isfinite(start) and math.isfinite(step)):
         return
@@ -91,9 +87,7 @@ def encode_groups(judgement: ta.Judgement) -> list[findings_pb2.GroupFinding]:
     ]
 
 
-def encode_response(
-    judgement: ta.Judgement, *, deployed_at: float | None
-) -> evaluation_service_pb2.AnalyzeResponse:
+def encode_response(judgement: ta.Judgement, *, deployed_at: float | None) -> evaluation_service_pb2.AnalyzeResponse:
     """Return the answer of ``Analyze``."""
     return evaluation_service_pb2.AnalyzeResponse(
         verdict=int(judgement.verdict),  # type: ignore[arg-type]

@@ -94,9 +94,7 @@ def decode_enum(table: Mapping[int, str], names: Any, value: int, path: str, wro
     return word
 
 
-def decode_specs(
-    metrics: Sequence[metrics_pb2.MetricSpec], path: str, wrong: Violations
-) -> list[ta.MetricSpec]:
+def decode_specs(metrics: Sequence[metrics_pb2.MetricSpec], path: str, wrong: Violations) -> list[ta.MetricSpec]:
     """Return one domain spec per message; what is wrong is noted with its path, and the spec left out."""
     if not metrics:
         wrong.add(path, "at least one metric is needed")
@@ -187,9 +185,7 @@ def decode_options(
     for field in ("service", "environment"):
         size = len(getattr(deployment, field).encode())
         if size > MAX_DEPLOYMENT_NAME_BYTES:
-            wrong.add(
-                f"{path}deployment.{field}", f"{size} bytes; at most {MAX_DEPLOYMENT_NAME_BYTES} are allowed"
-            )
+            wrong.add(f"{path}deployment.{field}", f"{size} bytes; at most {MAX_DEPLOYMENT_NAME_BYTES} are allowed")
     return Options(rate, warm_up, horizon, deployed_at)
 
 

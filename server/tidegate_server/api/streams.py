@@ -95,9 +95,7 @@ class EvaluationStream:
             self._changed.set()
         else:
             if len(opening.metrics) > self._config.max_series:
-                raise over_limit(
-                    "max_series", self._config.max_series, len(opening.metrics), "declare fewer metrics"
-                )
+                raise over_limit("max_series", self._config.max_series, len(opening.metrics), "declare fewer metrics")
             points = sum(count_points(w.baseline) + count_points(w.canary) for w in opening.history)
             if points > self._config.max_points:
                 raise over_limit("max_points", self._config.max_points, points, "send less history")
@@ -130,9 +128,7 @@ class EvaluationStream:
                     return
             elif blocks or everything or final:
                 before = evaluation.acknowledged
-                stepped = await self._evaluations.advance(
-                    evaluation, self, blocks, everything=everything, final=final
-                )
+                stepped = await self._evaluations.advance(evaluation, self, blocks, everything=everything, final=final)
                 if evaluation.acknowledged > before or acknowledge:
                     await self._acknowledge_up_to(evaluation.acknowledged)
                 if stepped.refusal is not None:
@@ -196,13 +192,9 @@ class EvaluationStream:
         elif kind == "finish":
             self._finish = True
         elif kind == "open":
-            raise invalid(
-                [Violation("open", "the evaluation is open already; open another in a stream of its own")]
-            )
+            raise invalid([Violation("open", "the evaluation is open already; open another in a stream of its own")])
         else:
-            raise invalid(
-                [Violation("message", "is empty; one of block, request_update or finish is needed")]
-            )
+            raise invalid([Violation("message", "is empty; one of block, request_update or finish is needed")])
         self._changed.set()
 
     async def _receive_block(self, evaluation: Evaluation, block: metrics_pb2.SeriesBlock) -> None:

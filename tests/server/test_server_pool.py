@@ -1,0 +1,121 @@
+"""Analysis workers: affinity, death, replacement, and what they may not import."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from tidegate_server import worker
+from tidegate_server.pool import AnalysisPool, WorkerLostError
+
+from tests.server.harness import Serving, arms, request, specs
+
+
+@pytest.fixture(scope="module")
+def pool(serving: Serving) -> AnalysisPool:
+    return serving.pool
+
+
+@pytest.fixture
+def own_pool() -> Iterator[AnalysisPool]:
+    made = AnalysisPool(1, timeout_seconds=0.5)
+    made.start()
+    yield made
+    made.close()
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def raise_value_error() -> None:
+    raise ValueError("theirs")
+
+
+def test_work_with_one_key_stays_in_one_process(serving: Serving, pool: AnalysisPool) -> None:
+    keys = [f"evaluation-{k}" for k in range(20)]
+    first = [serving.run(pool.run(os.getpid, key=key)) for key in keys]
+    again = [serving.run(pool.run(os.getpid, key=key)) for key in keys]
+    assert first == again
+    assert set(first) == set(pool.pids)
+    assert os.getpid() not in first
+
+
+def test_work_without_a_key_goes_where_there_is_least_to_do(serving: Serving, pool: AnalysisPool) -> None:
+    async def both() -> set[int]:
+        return set(await asyncio.gather(*(pool.run(os.getpid) for _ in range(8))))
+
+    assert serving.run(both()) == set(pool.pids)
+
+
+def test_what_work_raises_comes_back(serving: Serving, pool: AnalysisPool) -> None:
+    with pytest.raises(ValueError, match="theirs"):
+        serving.run(pool.run(raise_value_error))
+
+
+def test_a_worker_carries_no_server_and_no_statsmodels(serving: Serving, own_pool: AnalysisPool) -> None:
+    # Only builtins are sent: a function of this file would bring all that it imports.
+    payload = request(*arms(), metrics=specs("ab", kind="auto")).SerializeToString()
+    assert serving.run(own_pool.run(worker.analyze, payload, 10_000)).response
+    loaded = set(serving.run(own_pool.run(eval, "sorted(__import__('sys').modules)")))
+    heavy = {"statsmodels", "pandas", "matplotlib", "grpc", "sqlalchemy", "tidegate_server.app", "pytest"}
+    assert heavy & loaded == set()
+    assert {"numpy", "scipy.special", "tidegate_analysis"} <= loaded
+
+
+def test_a_worker_uses_one_thread_for_algebra(serving: Serving, pool: AnalysisPool) -> None:
+    assert "OPENBLAS_NUM_THREADS" in serving.run(pool.run(environment))
+
+
+def test_a_killed_worker_is_told_and_replaced(serving: Serving, pool: AnalysisPool) -> None:
+    key = "somebody"
+    victim = serving.run(pool.run(os.getpid, key=key))
+
+    async def work() -> list[object]:
+        two = (pool.run(time.sleep, 30, key=key) for _ in range(2))
+        return await asyncio.gather(*two, return_exceptions=True)
+
+    under_way = asyncio.run_coroutine_threadsafe(work(), serving.loop)
+    serving.until(lambda: any(slot.waiting == 2 for slot in pool._slots))
+    os.kill(victim, signal.SIGKILL)
+    assert [type(one) for one in under_way.result(20)] == [WorkerLostError] * 2
+    fresh = serving.run(pool.run(os.getpid, key=key))
+    assert fresh != victim
+    assert fresh in pool.pids
+
+
+def test_a_worker_that_died_idle_is_replaced_at_its_next_work(serving: Serving, pool: AnalysisPool) -> None:
+    victim = serving.run(pool.run(os.getpid, key="idle"))
+    os.kill(victim, signal.SIGKILL)
+
+    async def until_answered() -> int:
+        while True:
+            try:
+                return await pool.run(os.getpid, key="idle")
+            except WorkerLostError:
+                continue
+
+    assert serving.run(until_answered()) != victim
+
+
+def test_work_that_takes_too_long_costs_its_worker(serving: Serving, own_pool: AnalysisPool) -> None:
+    with pytest.raises(WorkerLostError) as caught:
+        serving.run(own_pool.run(time.sleep, 60))
+    assert caught.value.timed_out
+    assert serving.run(own_pool.run(os.getpid)) in own_pool.pids
+
+
+def test_giving_up_does_not_block_those_who_wait(serving: Serving, pool: AnalysisPool) -> None:
+    async def give_up() -> int:
+        work = [asyncio.ensure_future(pool.run(time.sleep, 0.05, key="k")) for _ in range(6)]
+        await asyncio.sleep(0)
+        for one in work[1:]:
+            one.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        return await pool.run(os.getpid, key="k")
+
+    assert serving.run(give_up()) in pool.pids
