@@ -139,7 +139,7 @@ def test_the_screen_leaves_every_outcome(monkeypatch: pytest.MonkeyPatch) -> Non
         screen.deployed(ROLLOUTS[1])
         screen.updated(Update(verdict=3, sentence="INCONCLUSIVE: too early."), [LOG])  # type: ignore[arg-type]
         live.refresh()
-        screen.ended(Outcome(ROLLOUTS[1], 3, 3, "INCONCLUSIVE: too early.", 4.2, [LOG], []))
+        screen.ended(Outcome(ROLLOUTS[1], 3, 3, "INCONCLUSIVE: too early.", 4.2, [finding(verdict=3)], []))
     text = file.getvalue()
     for said in ("INCONCLUSIVE: too early.", "HOLD, 4.2 s after the deployment", "expected FAIL", "m is worse."):
         assert said in text

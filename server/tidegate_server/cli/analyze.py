@@ -122,12 +122,13 @@ def analyze(
 
 
 def show(response: AnalyzeResponse, to: Console) -> None:
-    """Print the findings as a table, then the gate's sentence and those of the metrics that did not pass."""
+    """Print the findings as a table, then the gate's sentence and those that made it."""
     to.print(findings_table(response.findings))
     to.print()
     to.print(Text(response.sentence, STYLES.get(verdict_word(response.verdict), "")), soft_wrap=True)
     for finding in response.findings:
-        if finding.verdict != VERDICT_PASS and finding.sentence not in response.sentence:
+        decisive = finding.verdict == response.verdict != VERDICT_PASS
+        if decisive and finding.sentence not in response.sentence:
             to.print(Text(f"  {finding.sentence}"), soft_wrap=True)
         if began := onset(finding):
             to.print(Text(f"  {began}"), soft_wrap=True)

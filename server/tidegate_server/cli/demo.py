@@ -65,9 +65,11 @@ class Lines:
         self.shown = {finding.metric: finding.verdict for finding in findings}
         if update.final or not (changed or time.monotonic() - self.told >= SECONDS_PER_LINE):
             return
-        line = Text.assemble("  ", styled_verdict(update.verdict))
-        for finding in changed or worst(findings):
+        line = Text.assemble("  gate ", styled_verdict(update.verdict))
+        for finding in changed:
             line.append(f"  {finding.metric} {seen(finding)} ").append(styled_verdict(finding.verdict))
+        if not changed:
+            line.append("".join(f"  largest change: {one.metric} {seen(one)}" for one in worst(findings)))
         self._line(line)
 
     def ended(self, outcome: Outcome) -> None:
@@ -149,10 +151,11 @@ def seen(finding: findings_pb2.Finding) -> str:
 
 
 def sentences(outcome: Outcome) -> list[Text]:
-    """Return the sentence of the gate, those of metrics that did not pass, and when regressions began."""
+    """Return the sentence of the gate, those of the metrics that made its verdict, and their onsets."""
     lines = [Text(outcome.sentence)]
     for finding in outcome.findings:
-        if finding.verdict != findings_pb2.VERDICT_PASS and finding.sentence not in outcome.sentence:
+        decisive = finding.verdict == outcome.verdict != findings_pb2.VERDICT_PASS
+        if decisive and finding.sentence not in outcome.sentence:
             lines.append(Text(finding.sentence))
         if began := onset(finding):
             lines.append(Text(began))
