@@ -4,6 +4,7 @@ from tidegate_analysis.analyze import analyze
 from tidegate_analysis.batch import Block, BlockError, SeriesBatch
 from tidegate_analysis.before_after import before_after
 from tidegate_analysis.compare import compare
+from tidegate_analysis.histogram_compare import compare_histograms
 from tidegate_analysis.judgement import GroupOutcome, Judgement, judge
 from tidegate_analysis.live import LiveEvaluation
 from tidegate_analysis.result import Result
@@ -26,6 +27,7 @@ __all__ = [
     "analyze",
     "before_after",
     "compare",
+    "compare_histograms",
     "judge",
     "open_stream",
     "restore_stream",

@@ -19,6 +19,8 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 # Fewer events than this in both arms together never fail a canary by themselves.
 MIN_EVENTS = 5
+# Smaller counts are rounding, not events.
+TINY_COUNT = 1e-15
 
 
 def clean_counts(events: Floats, exposure: Floats | None) -> tuple[Floats, Floats | None, Ints]:
@@ -29,7 +31,7 @@ def clean_counts(events: Floats, exposure: Floats | None) -> tuple[Floats, Float
     with np.errstate(invalid="ignore"):
         wrong = ~np.isnan(events) & ~((events >= 0) & (events < 1e15))
     bad = rows_of(wrong).sum(axis=1)
-    out = np.where(wrong, np.nan, events)
+    out = np.where(wrong, np.nan, np.where(events < TINY_COUNT, 0.0, events))
     totals = None
     if exposure is not None:
         with np.errstate(invalid="ignore"):
@@ -167,7 +169,7 @@ def counted_result(
     ):
         reason[unknown & where] = name
     worse_up = policy.sign >= 0
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         to_null = np.where(worse_up, effect - f["low"], f["high"] - effect)
         to_margin = np.where(worse_up, f["high"] - effect, effect - f["low"])
         z_fail, z_pass, z_power = (
@@ -220,8 +222,8 @@ def counted_result(
 
 def _exceeding(past: Floats, totals: Floats | None, effect: Floats, sign: Floats, ratio: Bools) -> tuple[Ints, Ints]:
     """Past windows that can be compared, and how many showed a change at least this bad."""
-    there = ~np.isnan(past)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        there = (past >= 0) & (past < 1e15)
         events = np.where(there, past, 0.0).sum(axis=3)
         if totals is None:
             of = there.sum(axis=3).astype(np.float64)

@@ -14,6 +14,8 @@ from tidegate_analysis.spec import MetricSpec, Verdict
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 POWER = 0.9
+# Larger changes are told as this one: their ratio is no number any more.
+LARGEST_LOG = 700.0
 ROUNDING = 1e-10
 
 
@@ -132,7 +134,7 @@ def decide(contrast: Contrast, policy: Policy) -> Decided:
             ),
         ),
     )
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         # n grows by this factor until a true change of zero passes with the wanted power (standard error ~
         # 1/sqrt(n)).
         need = to_margin * (1.0 + special.ndtri(POWER) / np.maximum(-special.ndtri(policy.alpha_pass), 1e-9))
@@ -151,9 +153,12 @@ def decide(contrast: Contrast, policy: Policy) -> Decided:
 
 
 def to_effect(change: Floats, log: Bools) -> Floats:
-    """Turn a change on its scale into an effect: ``exp(change) - 1`` on the log scale, else itself."""
-    if bool(log.all()):
-        return np.expm1(change)
+    """Turn a change on its scale into an effect: ``exp(change) - 1`` on the log scale, else itself.
+
+    An infinite change is a bound that is not there: NaN.
+    """
+    change = np.where(np.isinf(change), np.nan, change)
     if not bool(log.any()):
         return change
-    return np.where(log, np.expm1(np.where(log, change, 0.0)), change)
+    ratio = np.expm1(np.minimum(change, LARGEST_LOG))
+    return ratio if bool(log.all()) else np.where(log, ratio, change)

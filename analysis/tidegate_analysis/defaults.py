@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tidegate_analysis.prepare import HUGE
 from tidegate_analysis.spec import Direction, Kind, MetricSpec, Scale
 
 Array = NDArray[np.float64]
@@ -77,9 +78,7 @@ _WORDS = {
 }
 _FAMILY = {family: frozenset(listed.split()) for family, listed in _WORDS.items()}
 # Shares of these are told by points, not by half points.
-_COARSE = frozenset(
-    {"hit", "hits", "miss", "misses", "idle", "free", "avail", "available", "freeable", "usable"}
-)
+_COARSE = frozenset({"hit", "hits", "miss", "misses", "idle", "free", "avail", "available", "freeable", "usable"})
 # Words whose rate is a share of all, not a number per second.
 _PARTED = frozenset({"hit", "hits", "miss", "misses", "success", "error", "errors", "failure", "failures"})
 
@@ -144,9 +143,7 @@ def name_facts(name: str, unit: str = "") -> NameFacts:
     rate = "rate" in found
     # Dotted names come from systems whose counts are already per interval.
     running = "." not in name and bool(tokens) and tokens[-1] in ("total", "count", "sum", "bucket")
-    share = (
-        "share" in found or text in ("1", "ratio") or percent or (rate and bool(_PARTED.intersection(tokens)))
-    )
+    share = "share" in found or text in ("1", "ratio") or percent or (rate and bool(_PARTED.intersection(tokens)))
     return NameFacts(
         direction=directions.get(family, "either"),
         running=running,
@@ -194,7 +191,8 @@ def value_facts(baseline: ArrayLike, canary: ArrayLike) -> ValueFacts:
     if len(first) != len(second):
         raise ValueError(f"canary: has {len(second)} series, the baseline {len(first)}")
     both = np.concatenate(arms, axis=1)
-    fine = np.isfinite(both)
+    with np.errstate(invalid="ignore"):
+        fine = np.abs(both) <= HUGE
     count = fine.sum(axis=1)
     some = count > 0
     filled = np.where(fine, both, np.nan)

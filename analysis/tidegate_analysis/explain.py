@@ -168,7 +168,7 @@ def sentence(
     if why == "constant" and math.isfinite(effect) and effect != 0.0:
         text = f"nothing moves, so there is no yardstick for its change of {change(effect, spec, signed=True)}"
     if moved and why in _TELLS_CHANGE:
-        text += f"; so far {moved}, the margin is {margin}"
+        text += f"; so far {moved}" + (f", the margin is {margin}" if math.isfinite(margin_value) else "")
         seconds = float(result.seconds_to_answer[i])
         if why == "not_enough_evidence" and math.isfinite(seconds):
             text += f"; if there is no change, about {duration(seconds)} more would show it"

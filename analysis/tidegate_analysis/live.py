@@ -10,11 +10,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate_analysis.analyze import flat_past, flat_window, history_array, with_notes
+from tidegate_analysis.analyze import analyze, flat_past, flat_window, history_array, with_notes
 from tidegate_analysis.batch import Block, SeriesBatch
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.judgement import Judgement, judge
+from tidegate_analysis.live_histograms import watch_histograms
 from tidegate_analysis.rates import ratios
+from tidegate_analysis.result import concatenate
 from tidegate_analysis.spec import Design, MetricSpec, QualityNote, Verdict
 from tidegate_analysis.stream import Stream, open_stream
 
@@ -83,7 +85,9 @@ class LiveEvaluation:
         self._taken = 0
         self._dirty = True
         self._failed: dict[int, str] = {}
-        self._by_ratio = np.zeros(len(self.batch.specs), dtype=bool)
+        binned = np.array([s.kind == "histogram" for s in self.batch.specs], dtype=bool)
+        self._plain, self._binned = np.flatnonzero(~binned), np.flatnonzero(binned)
+        self._by_ratio = np.zeros(len(self._plain), dtype=bool)
 
     def add(self, block: Block) -> None:
         """Take a block.
@@ -94,8 +98,7 @@ class LiveEvaluation:
             When it cannot be used; nothing of it is then taken.
         """
         self.batch.add(block)
-        if self._plan is None or self._stream is None:
-            self._dirty = True
+        if self._plan is None:
             return
         at = math.floor((block.start - self.batch.origin) / self.batch.step + 0.5)
         if block.phase == "pre" or at < self._plan[1] + self._taken:
@@ -135,25 +138,26 @@ class LiveEvaluation:
         return "before_after" if not self.batch.instances("baseline", "post") and has_past else "concurrent"
 
     def _open(self, design: Design, low: int, horizon: int) -> Stream:
-        specs = self.batch.specs
+        rows = self._plain
+        specs = tuple(self.batch.specs[i] for i in rows.tolist())
         if design == "concurrent":
             history, totals = history_array(self.batch, list(self.history), horizon)
             return open_stream(
                 specs,
                 design="concurrent",
-                history=history,
-                history_exposure=totals,
+                history=history[rows],
+                history_exposure=None if totals is None else totals[rows],
                 step_seconds=self.batch.step,
                 horizon=horizon,
                 q=self.q,
             )
         pre = self.batch.span("pre")
         floor = pre[0] if pre is not None else low
-        past, told = flat_past(self.batch, "canary", floor, low)
+        past, told = self._rows(flat_past(self.batch, "canary", floor, low))
         if design == "difference_in_differences":
-            control, control_told = flat_past(self.batch, "baseline", floor, low)
+            control, control_told = self._rows(flat_past(self.batch, "baseline", floor, low))
             past, control, told = ratios(past, told), ratios(control, control_told), None
-            specs, self._by_ratio = self._differenced(past)
+            specs, self._by_ratio = self._differenced(specs, past)
             past = self._difference(past, control)
         return open_stream(
             specs,
@@ -165,9 +169,16 @@ class LiveEvaluation:
             q=self.q,
         )
 
-    def _differenced(self, past: Floats) -> tuple[tuple[MetricSpec, ...], NDArray[np.bool_]]:
+    def _rows(self, found: tuple[Floats, Floats | None]) -> tuple[Floats, Floats | None]:
+        """Keep the metrics that the stream watches."""
+        values, totals = found
+        return values[self._plain], None if totals is None else totals[self._plain]
+
+    def _differenced(
+        self, declared: tuple[MetricSpec, ...], past: Floats
+    ) -> tuple[tuple[MetricSpec, ...], NDArray[np.bool_]]:
         """Specs of the arms' difference: ratios stay on the log scale, the rest on the linear one with its margin."""
-        resolved, _, margin = resolve_all(self.batch.specs, past, past)
+        resolved, _, margin = resolve_all(declared, past, past)
         by_ratio = np.array([s.scale == "log" for s in resolved], dtype=bool)
         specs = tuple(
             s.with_(kind="gauge", scale="log" if r else "linear", margin=float(m))
@@ -188,29 +199,27 @@ class LiveEvaluation:
         """
         found = self._span()
         if found is None:
-            empty = open_stream(self.batch.specs, horizon=1, q=self.q).result()
-            return judge(with_notes(empty, self.batch.notes), q=self.q)
+            return judge(with_notes(analyze(self.batch).result, self.batch.notes), q=self.q)
         low, horizon, _ = found
         design = self._choose()
         plan = (design, low, horizon)
-        if self._dirty or self._plan != plan or self._stream is None:
-            self._stream, self._plan, self._taken = self._open(*plan), plan, 0
-            self._dirty = False
-        high = min(self._frontier(design, final), low + horizon)
-        if high > low + self._taken:
-            a, b = low + self._taken, high
-            y, ey = flat_window(self.batch, "canary", "post", a, b)
-            x, ex = flat_window(self.batch, "baseline", "post", a, b)
-            if design == "concurrent":
-                self._stream.update(x, y, baseline_exposure=ex, canary_exposure=ey)
-            elif design == "difference_in_differences":
-                self._stream.update(None, self._difference(ratios(y, ey), ratios(x, ex)))
-            else:
-                self._stream.update(None, y, canary_exposure=ey)
-            self._taken = high - low
-            if final:
-                self._dirty = True
-        result = with_notes(self._stream.result(), self.batch.notes)
+        if self._dirty or self._plan != plan:
+            self._stream = self._open(*plan) if len(self._plain) else None
+            self._plan, self._taken, self._dirty = plan, 0, False
+        high = max(min(self._frontier(design, final), low + horizon), low + self._taken)
+        if self._stream is not None and high > low + self._taken:
+            self._feed(self._stream, design, low + self._taken, high)
+        # Scrapes that only one arm answered may still be completed, should more come after all.
+        self._dirty = final and high > low + self._taken
+        self._taken = high - low
+        parts, places = [], []
+        if self._stream is not None:
+            parts.append(self._stream.result())
+            places.append(self._plain)
+        if len(self._binned):
+            parts.append(watch_histograms(self.batch, self._binned, low, self._taken, horizon))
+            places.append(self._binned)
+        result = with_notes(concatenate(parts, places), self.batch.notes)
         behind = min(self._end("baseline"), low + horizon) - self._end("canary")
         if design == "concurrent" and behind >= SILENT_AFTER:
             note = QualityNote("canary_silent", int(behind), f"the canary is {behind} scrapes behind the baseline")
@@ -222,6 +231,17 @@ class LiveEvaluation:
             )
         judged = judge(result, q=self.q, design=design, clock=(self.batch.time_of(low), self.batch.step))
         return self._latched(judged)
+
+    def _feed(self, stream: Stream, design: Design, a: int, b: int) -> None:
+        """Show the columns ``a`` to ``b - 1`` to the stream."""
+        y, ey = self._rows(flat_window(self.batch, "canary", "post", a, b))
+        x, ex = self._rows(flat_window(self.batch, "baseline", "post", a, b))
+        if design == "concurrent":
+            stream.update(x, y, baseline_exposure=ex, canary_exposure=ey)
+        elif design == "difference_in_differences":
+            stream.update(None, self._difference(ratios(y, ey), ratios(x, ex)))
+        else:
+            stream.update(None, y, canary_exposure=ey)
 
     def _latched(self, judged: Judgement) -> Judgement:
         """Keep every FAIL that was told, even if late points would have taken it back."""
@@ -240,7 +260,7 @@ class LiveEvaluation:
     @property
     def finished(self) -> bool:
         """Whether the horizon was judged to its end."""
-        return self._stream is not None and self._stream.finished
+        return self._plan is not None and self._taken >= self._plan[2]
 
     def state(self) -> bytes:
         """Everything there is, as bytes; for the process that made it or its successor, not for strangers."""

@@ -14,8 +14,10 @@ Floats = NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-# Beyond this a square overflows; such values can only be garbage.
-HUGE = 1e150
+# Beyond this a fourth power overflows; such values can only be garbage.
+HUGE = 1e75
+# Below this, on the linear scale, a fourth power vanishes: what is smaller counts as 0.
+TINY = 1e-75
 
 
 def as_points(name: str, values: ArrayLike, dims: tuple[int, ...] = (2,)) -> Floats:
@@ -59,7 +61,7 @@ def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
     """Bring arrays of the same series to their scale.
 
     Infinite values count as the largest (or smallest) finite one of the series, so that dropping them cannot
-    hide a regression; so do values beyond 1e150. On the log scale a zero counts as half the smallest positive
+    hide a regression; so do values beyond 1e75. On the log scale a zero counts as half the smallest positive
     value of the series, whatever the unit; negative values there are missing.
 
     Parameters
@@ -88,7 +90,7 @@ def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
             with np.errstate(invalid="ignore"):
                 positive = fine & (everything > 0)
             half = 0.5 * np.where(positive, everything, np.inf).min(axis=1)
-            half = np.where(np.isfinite(half), half, 1.0)
+            half = np.where(np.isfinite(half), np.maximum(half, np.nextafter(0.0, 1.0)), 1.0)
     parts, bads, zeros = [], [], []
     for original, values in zip(arrays, flat, strict=True):
         x = values
@@ -100,6 +102,9 @@ def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
             bad += (up | down).sum(axis=1)
             x = np.where(up, high[:, None], np.where(down, low[:, None], x))
             x = np.where(np.isfinite(x), x, np.nan)
+        if not log.all():
+            with np.errstate(invalid="ignore"):
+                x = np.where((np.abs(x) < TINY) & ~log[:, None], 0.0, x)
         if any_log:
             with np.errstate(invalid="ignore", divide="ignore"):
                 negative = (x < 0) & log[:, None]
@@ -139,7 +144,7 @@ def level(values: Floats) -> Floats:
         return np.full(len(s), np.nan)
     rows = np.arange(len(s))
     last = s.shape[1] - 1
-    middle = 0.5 * (s[rows, np.clip((n - 1) // 2, 0, last)] + s[rows, np.clip(n // 2, 0, last)])
+    middle = 0.5 * s[rows, np.clip((n - 1) // 2, 0, last)] + 0.5 * s[rows, np.clip(n // 2, 0, last)]
     return np.asarray(np.where(n > 0, middle, np.nan))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate_analysis.kernels.counters import increases
-from tidegate_analysis.prepare import rows_of
+from tidegate_analysis.prepare import HUGE, rows_of
 from tidegate_analysis.spec import MetricSpec
 
 Floats = NDArray[np.float64]
@@ -34,7 +34,7 @@ def as_levels(
     if not count.any():
         return specs, derived, margin, rare
     with np.errstate(invalid="ignore", divide="ignore"):
-        there = np.isfinite(past)
+        there = np.abs(past) <= HUGE
         mean = np.where(there, past, 0.0).sum(axis=1) / there.sum(axis=1)
     # With no event in the past one event in the window's scrapes is what the margin is a share of.
     mean = np.where(np.isfinite(mean) & (mean > 0), mean, 1.0 / max(past.shape[1], 1))

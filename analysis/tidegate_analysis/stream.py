@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -458,7 +459,7 @@ class Stream:
             with np.load(io.BytesIO(state), allow_pickle=False) as stored:
                 config = json.loads(stored["config"].tobytes().decode())
                 arrays = {name: stored[name] for name in stored.files if name != "config"}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"state: is no saved stream ({type(error).__name__})") from None
         if config.get("version") != STATE_VERSION:
             raise ValueError(f"state: version {config.get('version')} is not {STATE_VERSION}")

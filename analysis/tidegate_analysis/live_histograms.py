@@ -1,0 +1,78 @@
+"""Histogram metrics of a live evaluation: each scrape becomes one number, and a stream watches the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate_analysis.batch import SeriesBatch
+from tidegate_analysis.decide import policy_of
+from tidegate_analysis.defaults import resolve_all
+from tidegate_analysis.histogram_compare import METHODS, retold, theta_margins
+from tidegate_analysis.kernels import histograms
+from tidegate_analysis.result import Result, concatenate
+from tidegate_analysis.stream import open_stream
+from tidegate_analysis.watches import FIRST_LOOK
+
+Floats = NDArray[np.float64]
+# A scrape with fewer requests in an arm than this says next to nothing.
+MIN_REQUESTS = 10.0
+
+
+def watch_histograms(batch: SeriesBatch, rows: NDArray[np.int64], low: int, taken: int, horizon: int) -> Result:
+    """Findings of the histogram metrics after ``taken`` scrapes, valid at every look; each has bins of its own.
+
+    The margin is turned into a superiority by the baseline's histogram before the deployment, or over the first 8
+    scrapes where there is none, so that it does not move while the watch goes on. The loop is over metrics.
+    """
+    return concatenate(
+        [_watch(batch, i, low, taken, horizon) for i in rows.tolist()], [np.array([k]) for k in range(len(rows))]
+    )
+
+
+def _watch(batch: SeriesBatch, row: int, low: int, taken: int, horizon: int) -> Result:
+    spec = batch.specs[row]
+    bounds = batch.bounds(spec.name)
+    none = np.full((1, 1), np.nan)
+    (resolved,), (derived,), margin = resolve_all((spec,), none, none)
+    past = np.zeros((1, 0, 2, horizon))
+    scrapes = np.full((1, taken), np.nan)
+    mapping = None
+    if bounds is not None:
+        post = [batch.histogram_window(spec.name, arm, "post", low, low + taken) for arm in ("baseline", "canary")]
+        scrapes = _superiority(post[0], post[1])[None]
+        span = batch.span("pre")
+        reference = post[0][:FIRST_LOOK]
+        if span is not None:
+            count = (span[1] - span[0]) // horizon
+            start = span[1] - max(count, 0) * horizon
+            pre = [batch.histogram_window(spec.name, arm, "pre", span[0], span[1]) for arm in ("baseline", "canary")]
+            if np.nansum(pre[0]) >= MIN_REQUESTS:
+                reference = pre[0]
+            if count:
+                told = _superiority(pre[0], pre[1])[start - span[0] :].reshape(1, count, horizon)
+                past = np.stack([np.where(np.isnan(told), np.nan, 0.0), told], axis=2)
+        mapping = histograms.scale_map(histograms.pooled(reference[None]), bounds)
+    limit = 0.01
+    if mapping is not None:
+        worse, better = theta_margins(mapping, policy_of((resolved,), margin))
+        narrow = float(min(worse[0], better[0]))
+        limit = narrow if np.isfinite(narrow) and narrow > 0 else limit
+    level = resolved.with_(kind="gauge", scale="linear", margin=limit)
+    stream = open_stream(level, history=past, step_seconds=batch.step, horizon=horizon)
+    if taken:
+        stream.update(np.where(np.isnan(scrapes), np.nan, 0.0), scrapes)
+    found = replace(stream.result(), specs=(resolved,), derived=(derived,))
+    found = replace(found, method=(f"{METHODS[0].removesuffix('.v1')}-sequential.v1",))
+    unknown = np.full(1, np.nan)
+    found = replace(found, baseline_level=unknown, canary_level=unknown)
+    return found if mapping is None else retold(found, mapping, margin)
+
+
+def _superiority(x: Floats, y: Floats) -> Floats:
+    """Superiority of the canary above one half per scrape, (scrapes,); NaN where an arm has few requests."""
+    with np.errstate(invalid="ignore"):
+        enough = (x.sum(axis=1) >= MIN_REQUESTS) & (y.sum(axis=1) >= MIN_REQUESTS)
+    return np.where(enough, histograms.superiority(x, y) - 0.5, np.nan)
