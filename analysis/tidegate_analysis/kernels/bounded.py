@@ -55,7 +55,7 @@ def to_logit(values: ArrayLike, floor: float = FLOOR) -> Array:
 def logit_margin(level: ArrayLike, margin: ArrayLike, *, up: bool = True, floor: float = FLOOR) -> Array:
     """Return what an absolute margin at a level is on the logit scale, above 0.
 
-    0.1 is 0.51 at a level of 0.7 and 2.2 at 0.89: on the logit scale the same change counts for more near the
+    0.1 is 0.54 at a level of 0.7 and 2.5 at 0.89: on the logit scale the same change counts for more near the
     end.
     """
     at = np.asarray(level, dtype=np.float64)
