@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from tidegate_server.cli.exits import RefusedError
 from tidegate_server.cli.plain import word
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -72,7 +72,7 @@ class _Faults:
         if self.found:
             more = len(self.found) - MAX_FAULTS
             shown = self.found[:MAX_FAULTS] + ([f"and {more} more"] if more > 0 else [])
-            raise click.UsageError("\n".join(shown))
+            raise RefusedError("\n".join(shown))
 
 
 def load_gates(path: str, kind: type[Message]) -> list[Loaded]:
@@ -80,7 +80,7 @@ def load_gates(path: str, kind: type[Message]) -> list[Loaded]:
 
     Raises
     ------
-    click.UsageError
+    RefusedError
         With every fault and its place.
     """
     source = _name(path)
@@ -105,7 +105,7 @@ def load_gates(path: str, kind: type[Message]) -> list[Loaded]:
             out.append(loaded)
     faults.raise_any()
     if not out:
-        raise click.UsageError(f"{source}: holds no gate")
+        raise RefusedError(f"{source}: holds no gate")
     return out
 
 
@@ -114,14 +114,14 @@ def load_rules(path: str, kind: type[Message]) -> Loaded:
 
     Raises
     ------
-    click.UsageError
+    RefusedError
         With every fault and its place.
     """
     source = _name(path)
     faults = _Faults(source)
     documents = list(_documents(path))
     if len(documents) != 1:
-        raise click.UsageError(f"{source}: one document with rules is expected, not {len(documents)}")
+        raise RefusedError(f"{source}: one document with rules is expected, not {len(documents)}")
     loaded = Loaded(kind(), source)
     item = documents[0]
     if isinstance(item, CommentedSeq):
@@ -142,7 +142,7 @@ def _documents(path: str) -> Iterator[Any]:
 
     Raises
     ------
-    click.UsageError
+    RefusedError
         When it cannot be read or is no YAML.
     """
     source = _name(path)
@@ -150,12 +150,12 @@ def _documents(path: str) -> Iterator[Any]:
         data = sys.stdin.buffer.read(MAX_BYTES + 1) if path == "-" else Path(path).read_bytes()[: MAX_BYTES + 1]
         text = data.decode("utf-8")
     except OSError as error:
-        raise click.UsageError(f"{source}: cannot be read: {error.strerror or type(error).__name__}") from None
+        raise RefusedError(f"{source}: cannot be read: {error.strerror or type(error).__name__}") from None
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise click.UsageError(f"{source}:{line}: is not UTF-8") from None
+        raise RefusedError(f"{source}:{line}: is not UTF-8") from None
     if len(data) > MAX_BYTES:
-        raise click.UsageError(f"{source}: is larger than {MAX_BYTES} bytes")
+        raise RefusedError(f"{source}: is larger than {MAX_BYTES} bytes")
     reader = YAML(typ="rt")
     reader.allow_duplicate_keys = False
     try:
@@ -166,9 +166,9 @@ def _documents(path: str) -> Iterator[Any]:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
         problem = (error.problem or "is no YAML").splitlines()[0]
-        raise click.UsageError(f"{source}{place}: {problem}") from None
+        raise RefusedError(f"{source}{place}: {problem}") from None
     except (YAMLError, ValueError, RecursionError) as error:
-        raise click.UsageError(f"{source}: is no YAML: {str(error).splitlines()[0][:200]}") from None
+        raise RefusedError(f"{source}: is no YAML: {str(error).splitlines()[0][:200]}") from None
 
 
 def _at(holder: Any, key: Any) -> Place:
@@ -359,12 +359,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def in_file(error: click.UsageError, loaded: Loaded) -> click.UsageError:
+def in_file(error: RefusedError, loaded: Loaded) -> RefusedError:
     """Return a server's refusal with the places of its fields in the file."""
     told = getattr(error, "told", None)
     if told is None or not told.violations:
         return error
-    return click.UsageError(
+    return RefusedError(
         "\n".join(f"{loaded.place_of(one.field)}: {one.field}: {one.description}" for one in told.violations)
     )
 

@@ -12,7 +12,7 @@ import click
 import grpc
 from google.protobuf.message import Message
 
-from tidegate_server.cli.exits import CouldNotLookError
+from tidegate_server.cli.exits import CouldNotLookError, RefusedError
 from tidegate_server.client import OPTIONS, TidegateError
 from tidegate_server.config import is_local, split_address
 from tidegate_server.errors import ConfigError
@@ -102,7 +102,7 @@ class Connection:
         """Return what a call's error means for a user."""
         told = TidegateError.of(error)
         if told.code in _USAGE:
-            return ServerRefusal(told)
+            return ServerRefusedError(told)
         if told.code is grpc.StatusCode.UNAVAILABLE and not told.reason:
             return CouldNotLookError(
                 f"no server answers at {self.target}; start one with tidegate serve, or say --server"
@@ -114,7 +114,7 @@ class Connection:
         self._channel.close()
 
 
-class ServerRefusal(click.UsageError):
+class ServerRefusedError(RefusedError):
     """The server refused what was asked for; its fields are told one a line."""
 
     def __init__(self, told: TidegateError) -> None:

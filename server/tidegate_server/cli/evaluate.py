@@ -15,7 +15,7 @@ from tidegate.v1 import evaluation_service_pb2_grpc, evaluations_pb2, findings_p
 
 from tidegate_server.cli import console
 from tidegate_server.cli.config_file import Loaded, in_file, load_rules, parse_time
-from tidegate_server.cli.connection import RETRIED, Connection, ServerRefusal, connected
+from tidegate_server.cli.connection import RETRIED, Connection, ServerRefusedError, connected
 from tidegate_server.cli.exits import CouldNotLookError, Exit
 from tidegate_server.cli.plain import plain
 from tidegate_server.cli.render import STYLES, decision_word, findings_table, onset, verdict_word
@@ -123,7 +123,7 @@ def _started(
         else:
             ensure.inline_rules.CopyFrom(request.inline_rules)
         ensured: evaluations_pb2.Evaluation = connection.call(stub.EnsureEvaluation, ensure).evaluation
-    except ServerRefusal as error:
+    except ServerRefusedError as error:
         raise (in_file(error, rules) if rules is not None else error) from None
     return ensured
 
@@ -212,6 +212,9 @@ def show(found: evaluations_pb2.Evaluation) -> None:
                 link = f"  {monitor.url}" if monitor.url else ""
                 to.print(Text(f"      failing: {monitor.name}{group}{link}"), soft_wrap=True)
     word = verdict_word(found.verdict)
+    if found.decision == findings_pb2.DECISION_UNSPECIFIED:
+        to.print(Text(found.sentence, "dim"), soft_wrap=True)
+        return
     to.print(Text(f"{word}: {found.sentence}", STYLES.get(word, "")), soft_wrap=True)
     if found.HasField("override"):
         to.print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import click
 
@@ -16,6 +17,15 @@ class Exit(enum.IntEnum):
     HOLD = 3
     COULD_NOT_LOOK = 4
     INTERRUPTED = 130
+
+
+class RefusedError(click.UsageError):
+    """What was asked for is wrong: in a file, or by what the server knows. How to use the command would not
+    help."""
+
+    def show(self, file: Any = None) -> None:
+        """Print the message alone, one fault a line."""
+        click.echo(f"tidegate: {self.format_message()}", file=file, err=file is None)
 
 
 class CouldNotLookError(click.ClickException):

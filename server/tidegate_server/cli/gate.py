@@ -16,7 +16,8 @@ from tidegate.v1 import gate_service_pb2_grpc, gates_pb2
 
 from tidegate_server.cli import console
 from tidegate_server.cli.config_file import SERVER_ONLY, Loaded, in_file, load_gates, to_yaml
-from tidegate_server.cli.connection import Connection, ServerRefusal, connected
+from tidegate_server.cli.connection import Connection, ServerRefusedError, connected
+from tidegate_server.cli.exits import RefusedError
 from tidegate_server.cli.plain import plain
 from tidegate_server.gates.model import DEFAULT_IDENTIFIER, GateKey
 from tidegate_server.gates.names import gate_name
@@ -68,13 +69,13 @@ def apply(connection: Connection, path: str, dry_run: bool, prune: bool, yes: bo
         request = wire.UpdateGateRequest(gate=wanted, allow_missing=True, validate_only=True)  # type: ignore[arg-type]
         try:
             after = connection.call(stub.UpdateGate, request).gate
-        except ServerRefusal as error:
+        except ServerRefusedError as error:
             faults.append(in_file(error, one).message)
             continue
         before = _current(connection, stub, after)
         changes.append((one, before, after, _difference(before, after)))
     if faults:
-        raise click.UsageError("\n".join(faults))
+        raise RefusedError("\n".join(faults))
     extra = _others(connection, stub, [after for _, _, after, _ in changes]) if prune else []
     for _, before, after, difference in changes:
         verb = "create" if before is None else "change" if difference else "unchanged"
@@ -192,7 +193,7 @@ def _refuse_twins(loaded: list[Loaded]) -> None:
         key = (message.service, message.environment, message.identifier or DEFAULT_IDENTIFIER)
         earlier = first.setdefault(key, one)
         if earlier is not one:
-            raise click.UsageError(
+            raise RefusedError(
                 f"{one.place_of('gate')}: gate {' '.join(key)} stands at {earlier.place_of('gate')} already"
             )
 
@@ -202,7 +203,7 @@ def _current(connection: Connection, stub: Any, wanted: gates_pb2.Gate) -> gates
 
     try:
         found: gates_pb2.Gate = connection.call(stub.GetGate, wire.GetGateRequest(name=wanted.name)).gate
-    except ServerRefusal as error:
+    except ServerRefusedError as error:
         if error.told.code is grpc.StatusCode.NOT_FOUND:
             return None
         raise

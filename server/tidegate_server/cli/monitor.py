@@ -18,6 +18,7 @@ from tidegate.v1 import monitor_service_pb2_grpc, monitors_pb2, rules_pb2
 from tidegate_server.cli import console
 from tidegate_server.cli.config_file import parse_duration, parse_time
 from tidegate_server.cli.connection import Connection, connected
+from tidegate_server.cli.exits import RefusedError
 from tidegate_server.cli.plain import plain, word
 
 STATES = ("ok", "warn", "alert", "no_data", "skipped", "unknown")
@@ -138,7 +139,7 @@ def _report(line: str, place: str) -> monitors_pb2.MonitorStateReport:
             content["state"] = f"MONITOR_STATE_{content['state'].upper()}"
         return json_format.ParseDict(content, monitors_pb2.MonitorStateReport())
     except (json.JSONDecodeError, json_format.ParseError, ValueError, TypeError) as error:
-        raise click.UsageError(f"{place}: {str(error).splitlines()[0][:200]}") from None
+        raise RefusedError(f"{place}: {str(error).splitlines()[0][:200]}") from None
 
 
 @monitor.command(name="list")

@@ -61,6 +61,16 @@ def look(
     return live.state(), observe(judgement, deployed_at, over=over), refused
 
 
+def _sentence(judgement: ta.Judgement) -> str:
+    """Return the judgement's sentence without its verdict, which a rule's result tells beside it."""
+    told = judgement.explain()
+    head, colon, rest = told.partition(": ")
+    if not colon or not head.startswith(judgement.verdict.name):
+        return told
+    among = head.removeprefix(judgement.verdict.name).strip(" ()")
+    return f"{among}: {rest}" if among else rest
+
+
 def observe(judgement: ta.Judgement, deployed_at: float, *, over: bool) -> Observation:
     """Return a judgement as an observation."""
     verdict = Verdict(judgement.verdict)
@@ -88,7 +98,7 @@ def observe(judgement: ta.Judgement, deployed_at: float, *, over: bool) -> Obser
         verdict=verdict,
         seen=seen,
         settled=over,
-        sentence=judgement.explain(),
+        sentence=_sentence(judgement),
         reason=reason,
         findings=findings_of(judgement, deployed_at),
         groups=groups_of(judgement),
