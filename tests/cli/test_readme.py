@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from tidegate_server.app import Server
 from tidegate_server.cli import COMMANDS
 from tidegate_server.cli.exits import Exit
+
+from tests.interop.test_interop_node import modules as node_modules  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +40,26 @@ def test_python_over_grpc(server: Server, capsys: pytest.CaptureFixture[str]) ->
         said = capsys.readouterr().out
         assert "checkout_latency_p95" in said
         assert "FAIL" in said
+
+
+@pytest.mark.node
+def test_node_over_grpc(server: Server, node_modules: Path, tmp_path: Path) -> None:  # noqa: F811
+    codes = snippets("js")
+    assert codes
+    for code in codes:
+        script = tmp_path / "readme.cjs"
+        script.write_text(code.replace(ADDRESS, server.target))
+        done = subprocess.run(
+            ["node", str(script)],
+            cwd=ROOT,
+            env={**os.environ, "NODE_PATH": str(node_modules)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("VERDICT_FAIL DECISION_HALT FAIL: checkout_latency_p95")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
