@@ -346,6 +346,15 @@ class SqlEvaluations:
                 sa.func.coalesce(sa.func.max(_b.sequence).filter(_b.writer == writer), 0),
             ).where(_b.evaluation_id == evaluation_id)
             position, taken_before = (await connection.execute(counts)).one()
+            finished = row.state in (EvaluationState.SUCCEEDED, EvaluationState.CANCELLED)
+            completes = complete and not row.series_complete
+            repeated = all(0 < sequence <= taken_before for sequence, _, _ in encoded)
+            if finished and (completes or not repeated):
+                raise PreconditionError(
+                    "EVALUATION_FINISHED",
+                    f"evaluation {evaluation_id} is over; it takes no more series",
+                    {"evaluation_id": evaluation_id},
+                )
             last = taken_before
             rows = []
             for sequence, header, data in encoded:
@@ -370,14 +379,6 @@ class SqlEvaluations:
                         "header": header,
                         "data": data,
                     }
-                )
-            finished = row.state in (EvaluationState.SUCCEEDED, EvaluationState.CANCELLED)
-            completes = complete and not row.series_complete
-            if finished and (rows or completes):
-                raise PreconditionError(
-                    "EVALUATION_FINISHED",
-                    f"evaluation {evaluation_id} is over; it takes no more series",
-                    {"evaluation_id": evaluation_id},
                 )
             if not rows and not completes:
                 return BlockReceipt(acknowledged_sequence=last, taken=0)
