@@ -13,6 +13,13 @@ Direction = Literal["auto", "up_is_worse", "down_is_worse", "either"]
 Scale = Literal["auto", "log", "linear"]
 Criticality = Literal["normal", "critical", "hold_only"]
 Design = Literal["auto", "concurrent", "before_after", "difference_in_differences"]
+# Looked up once: thousands of specs are made per judgement.
+_WORDS = (
+    ("kind", get_args(Kind)),
+    ("direction", get_args(Direction)),
+    ("scale", get_args(Scale)),
+    ("criticality", get_args(Criticality)),
+)
 
 
 class Verdict(enum.IntEnum):
@@ -83,15 +90,10 @@ class MetricSpec:
         """Check every field."""
         if not isinstance(self.name, str) or not self.name:
             raise ValueError("name: must be a non-empty string")
-        for field, allowed in (
-            ("kind", Kind),
-            ("direction", Direction),
-            ("scale", Scale),
-            ("criticality", Criticality),
-        ):
+        for field, allowed in _WORDS:
             value = getattr(self, field)
-            if value not in get_args(allowed):
-                raise ValueError(f"{field}: {value!r} is none of {', '.join(get_args(allowed))}")
+            if value not in allowed:
+                raise ValueError(f"{field}: {value!r} is none of {', '.join(allowed)}")
         if self.margin is not None and not (math.isfinite(self.margin) and self.margin > 0):
             raise ValueError(f"margin: must be a finite number above 0, not {self.margin!r}")
         for field in ("alpha", "alpha_pass"):
