@@ -118,7 +118,7 @@ class PairWatch:
         if np.isfinite(a["tail_sd"]).any():
             self._step_tail(policy, x, y)
         if "phi" in a:
-            self._step_bets(policy, d)
+            self._step_bets(policy, d, t)
             log_up, log_down = (sequential.log_mean_wealth(run[name]) for name in ("bet_up", "bet_down"))
             self._raise(policy, self._betting, log_up, log_down, mean)
 
@@ -158,10 +158,10 @@ class PairWatch:
             height = np.where(np.isfinite(a["tail_sd"]), run["tail_sum"] / a["tail_sd"], 0.0)
         run["tail"] = np.maximum(run["tail"], height)
 
-    def _step_bets(self, policy: Policy, d: Floats) -> None:
+    def _step_bets(self, policy: Policy, d: Floats, t: int) -> None:
         run, phi = self.run, self.learnt["phi"]
         order = phi.shape[1]
-        at = int(run["count"].max()) % sequential.RANK_WINDOW
+        at = (t - 1) % sequential.RANK_WINDOW
         for suffix, shift, games in (
             ("", 0.0, (("bet_up", 1.0), ("bet_down", -1.0))),
             ("_pass_up", policy.worse, (("bet_pass_up", -1.0),)),
