@@ -285,12 +285,8 @@ def fixed_tables(found: dict[str, dict[str, Any]]) -> list[Table]:
         "Kayenta: direction increase, its defaults, one-sided level 1 % by design.",
         "Bounds of Argo and Flagger lie 25 % above the usual level.",
     ]
-    power.notes.append(
-        "A test that is wrong under the null has no power to speak of: read it beside the table above."
-    )
-    safe.notes.append(
-        "Without history the target is set up to an autocorrelation of .6; no peer has such a PASS."
-    )
+    power.notes.append("A test that is wrong under the null has no power to speak of: read it beside the table above.")
+    safe.notes.append("Without history the target is set up to an autocorrelation of .6; no peer has such a PASS.")
     tables = [size, power, safe]
     curve = Table(
         f"Power over the effect, one look: % found (n = {few}; Kayenta 500)",
@@ -305,9 +301,7 @@ def fixed_tables(found: dict[str, dict[str, Any]]) -> list[Table]:
         ideal = float(special.ndtr(k - special.ndtri(1 - ALPHA)))
         got = found["iid"]["curve history"][k]
         cells = [
-            percent(found[s][f"curve {m}"][k], 0)
-            for s in ("iid", "ar.6")
-            for m in ("history", "alone", "Kayenta")
+            percent(found[s][f"curve {m}"][k], 0) for s in ("iid", "ar.6") for m in ("history", "alone", "Kayenta")
         ]
         curve.add(f"{k:.2f}", percent(ideal, 0), *cells, met(got, ideal - 0.10, at_most=False))
     if curve.rows:
@@ -323,9 +317,7 @@ def seasonal(part: int, sizes: Sizes) -> dict[str, Bools]:
     rng = seed_of("seasonal", part)
     n = min(100, sizes.seasonal)
     data = simulate.seasonal_minutes(n, 28, rng=rng)
-    spec = ta.MetricSpec(
-        name="requests_latency", kind="gauge", direction="up_is_worse", scale="log", margin=TINY
-    )
+    spec = ta.MetricSpec(name="requests_latency", kind="gauge", direction="up_is_worse", scale="log", margin=TINY)
     real_margin = spec.with_(margin=0.10)
     out: dict[str, Bools] = {}
     pre = data.before[:, -POINTS:]
@@ -419,9 +411,7 @@ def judge_pairs(pairs: real.WindowPairs, *, with_day: bool = True) -> tuple[NDAr
             if rows.size:
                 past = before[chosen] if with_day else before[chosen][:, -POINTS:]
                 chosen_specs = [specs[k] for k in rows]
-                put(
-                    rows, ta.before_after(past, pairs.post[rows], spec=chosen_specs, step_seconds=float(step))
-                )
+                put(rows, ta.before_after(past, pairs.post[rows], spec=chosen_specs, step_seconds=float(step)))
     return verdict, p
 
 
@@ -444,16 +434,15 @@ def kinds_of_null(pairs: real.WindowPairs) -> dict[str, Bools]:
     }
 
 
-def real_window_tables(path: Path, limit_rows: int | None) -> list[Table]:
-    """Return the tables over real pairs of windows: healthy, and one row per effect."""
+def real_window_tables(path: Path, limit_rows: int | None) -> tuple[list[Table], dict[str, float]]:
+    """Return the tables over real pairs of windows, healthy and one row per effect, and the shares of FAIL."""
+    figures: dict[str, float] = {}
     null = real.null_windows(path)
     injected = real.injected_windows(path, null)
     if limit_rows is not None:
         rng = seed_of("real rows")
         null = null.take(np.sort(rng.choice(len(null.pre), min(limit_rows, len(null.pre)), replace=False)))
-        rows = np.sort(
-            rng.choice(len(injected.effect), min(2 * limit_rows, len(injected.effect)), replace=False)
-        )
+        rows = np.sort(rng.choice(len(injected.effect), min(2 * limit_rows, len(injected.effect)), replace=False))
         injected = real.Injected(injected.pairs.take(rows), injected.effect[rows])
     verdict, p = judge_pairs(null)
     alone, _ = judge_pairs(null, with_day=False)
@@ -466,7 +455,8 @@ def real_window_tables(path: Path, limit_rows: int | None) -> list[Table]:
         n = int(mask.sum())
         if n == 0:
             continue
-        size = failed(verdict[mask])
+        size = figures[f"healthy|{name}"] = failed(verdict[mask])
+        figures[f"n|{name}"] = n
         if name.startswith("exchangeable"):
             target = size_limit(ALPHA, n)
         elif name == "labelled clean, a day of history":
@@ -498,12 +488,11 @@ def real_window_tables(path: Path, limit_rows: int | None) -> list[Table]:
         ("labelled-clean pairs with a day of history", "labelled clean, a day of history"),
         ("labelled-clean pairs without", "labelled clean, no history"),
     ):
-        table = Table(
-            f"Real pairs with an effect put in, {title}: % found", ["effect", "n", "Tidegate", *others]
-        )
+        table = Table(f"Real pairs with an effect put in, {title}: % found", ["effect", "n", "Tidegate", *others])
         for effect in dict.fromkeys(injected.effect):
             mask = kinds[name] & (injected.effect == effect)
             if mask.any():
+                figures[f"{effect}|{name}"] = failed(verdict[mask])
                 table.add(
                     effect,
                     int(mask.sum()),
@@ -516,7 +505,7 @@ def real_window_tables(path: Path, limit_rows: int | None) -> list[Table]:
             "A share as large as the healthy one is luck.",
         ]
         out.append(table)
-    return out
+    return out, figures
 
 
 # name, kind of effect, size: a relative change (log) or in robust sd of the hour before (sd)
@@ -537,9 +526,9 @@ CUT_EFFECTS: tuple[tuple[str, simulate.EffectKind, float, str, dict[str, Any]], 
 )
 
 
-def real_cuts(path: Path, sizes: Sizes) -> Table:
-    """Return the table of deployments cut at random from real one-minute metrics with a week or more of
-    past."""
+def real_cuts(path: Path, sizes: Sizes) -> tuple[Table, dict[str, float]]:
+    """Return the table of deployments cut at random from real metrics with a week of past, and its shares."""
+    figures: dict[str, float] = {}
     data = real.minutes(path)
     rng = seed_of("cuts")
     week = 7 * 1440
@@ -568,7 +557,8 @@ def real_cuts(path: Path, sizes: Sizes) -> Table:
         real_change = np.ones(len(cuts), dtype=bool) if name == "healthy" else (worse != after).any(axis=1)
         found = by_chunks(one, len(cuts), 50).astype(np.int8)[real_change]
         told = by_chunks(partial(one, past=known), len(cuts), 50).astype(np.int8)[real_change]
-        got = failed(found)
+        got = figures[name] = failed(found)
+        figures[f"{name}|incidents left out"] = failed(told)
         target, word = "-", "-"
         if name == "healthy":
             target, word = f"<= {percent(2 * ALPHA)}", met(got, 2 * ALPHA)
@@ -590,7 +580,7 @@ def real_cuts(path: Path, sizes: Sizes) -> Table:
         "Past incidents left out: what experts marked in those 7 days is given as missing.",
         "Cuts from 11 series overlap and are not independent trials.",
     ]
-    return table
+    return table, figures
 
 
 # ---------------------------------------------------------------- looked at on every scrape
@@ -772,9 +762,7 @@ def simulated_gates(part: int, count: int, horizon: int | None) -> dict[str, lis
     rng = seed_of("gates", part)
     drawn = simulate.gates(count, GATE_METRICS, POINTS, n_windows=WINDOWS, rng=rng)
     specs = [
-        ta.MetricSpec(
-            name=f"metric-{k}", kind="gauge", direction="up_is_worse", scale="log", margin=0.10, group=group
-        )
+        ta.MetricSpec(name=f"metric-{k}", kind="gauge", direction="up_is_worse", scale="log", margin=0.10, group=group)
         for k, group in enumerate(drawn.groups)
     ]
     out: dict[str, list[bool]] = {}
@@ -806,9 +794,7 @@ def simulated_gates(part: int, count: int, horizon: int | None) -> dict[str, lis
                 f"Mann-Whitney .02, one look, any metric|{state}",
                 (peers.mann_whitney_p(base, arm) <= ALPHA).any(),
             )
-            ratio = any(
-                peers.argo_ratio_fails(base[:, :n], arm[:, :n]).any() for n in range(5, POINTS + 1, 5)
-            )
+            ratio = any(peers.argo_ratio_fails(base[:, :n], arm[:, :n]).any() for n in range(5, POINTS + 1, 5))
             keep(f"Argo mean > 1.1x, every 5 scrapes|{state}", ratio)
             keep(f"Flagger 5 checks|{state}", peers.flagger_fails(arm, 1.25 * usual).any())
     return out
@@ -865,13 +851,9 @@ def real_gates(path: str, part: int, count: int) -> dict[str, list[bool]]:
     return out
 
 
-def gate_table(
-    title: str, found: dict[str, list[bool]], *, healthy_limit: float, power_target: float
-) -> Table:
+def gate_table(title: str, found: dict[str, list[bool]], *, healthy_limit: float, power_target: float) -> Table:
     """Return the table of gates: healthy ones halted, faulty ones found."""
-    methods = [
-        m for m in dict.fromkeys(key.split("|")[0] for key in found) if not m.endswith("the right metric")
-    ]
+    methods = [m for m in dict.fromkeys(key.split("|")[0] for key in found) if not m.endswith("the right metric")]
     n = len(next(iter(found.values())))
     table = Table(
         f"{title} (n = {n} gates each)",
@@ -907,6 +889,241 @@ def gate_table(
 def merged(portions: list[dict[str, list[bool]]]) -> dict[str, list[bool]]:
     """Return the portions put together."""
     return {key: [one for portion in portions for one in portion[key]] for key in portions[0]}
+
+
+# ---------------------------------------------------------------- events, and instances
+
+COUNT_NOISES: tuple[tuple[str, str, float], ...] = (
+    ("Poisson, shared daily swing", "none", 0.01),
+    ("shared bursts", "shared_bursts", 0.10),
+    ("own gamma noise, Fano factor 3", "own_gamma", 0.02),
+    ("own AR .8 log rate, sd .4, few events", "own_ar", 0.01),
+    ("own AR .8 log rate, sd .4, many events", "own_ar", 0.10),
+    ("own incidents, 1 % of the points x20", "own_incidents", 0.10),
+    ("rare events, one in 10 scrapes", "none", 0.0004),
+)
+
+
+def counted_cases(index: int, sizes: Sizes) -> dict[str, Any]:
+    """Return what is said of error ratios under one kind of noise: with 28 past windows and without."""
+    title, noise, rate = COUNT_NOISES[index]
+    rng = seed_of("counts", index)
+    n = sizes.counts
+    total = (WINDOWS + 1) * POINTS
+    kind: Any = noise
+    out: dict[str, Any] = {"n": n, "title": title}
+    spec = ta.MetricSpec(name="errors", kind="count", direction="up_is_worse", margin=TINY)
+    for factor in (1.0, 1.3, 2.0):
+        d = simulate.counted(
+            n, total, rng=rng, rate=rate, noise=kind, factor=factor, onset=total - POINTS, exposure=500.0
+        )
+        cut = (n, WINDOWS + 1, POINTS)
+        events = np.stack([d.baseline.reshape(cut), d.canary.reshape(cut)], axis=2)
+        exposed = np.stack([d.baseline_exposure.reshape(cut), d.canary_exposure.reshape(cut)], axis=2)
+        base, canary = events[:, -1, 0], events[:, -1, 1]
+        options: dict[str, Any] = {
+            "spec": spec,
+            "baseline_exposure": exposed[:, -1, 0],
+            "canary_exposure": exposed[:, -1, 1],
+        }
+        past: dict[str, Any] = {"history": events[:, :-1], "history_exposure": exposed[:, :-1]}
+        out[f"history|{factor}"] = failed(ta.compare(base, canary, **options, **past).verdict)
+        out[f"alone|{factor}"] = failed(ta.compare(base, canary, **options).verdict)
+        out[f"Kayenta|{factor}"] = share(peers.kayenta_fails(base[:300], canary[:300]))
+        out[f"Mann-Whitney .02|{factor}"] = share(peers.mann_whitney_p(base, canary) <= ALPHA)
+        out[f"two proportions .02|{factor}"] = share(
+            peers.two_proportions_p(base, canary, exposed[:, -1, 0], exposed[:, -1, 1]) <= ALPHA
+        )
+    return out
+
+
+def counted_table(found: list[dict[str, Any]]) -> Table:
+    """Return the table of events among requests."""
+    n = found[0]["n"]
+    limit = size_limit(ALPHA, n)
+    others = ("Kayenta", "Mann-Whitney .02", "two proportions .02")
+    table = Table(
+        f"Errors among requests, one look after 60 points: % FAIL healthy / x1.3 / x2 (n = {n}; Kayenta 300)",
+        ["noise", f"{WINDOWS} past windows", f"healthy <= {percent(limit, 2)}", "no history", *others],
+    )
+    for f in found:
+
+        def cells(who: str, f: dict[str, Any] = f) -> str:
+            return " / ".join(percent(f[f"{who}|{k}"], 1 if k == 1.0 else 0) for k in (1.0, 1.3, 2.0))
+
+        word = met(f["history|1.0"], limit)
+        table.add(f["title"], cells("history"), word, cells("alone"), *[cells(o) for o in others])
+    table.notes.append("500 requests a scrape and arm pair with a daily swing; own noise is noise of one arm alone.")
+    return table
+
+
+def instance_cases(index: int, sizes: Sizes) -> dict[str, Any]:
+    """Return what is said of arms whose instances are seen, for one number of instances."""
+    n_base, n_canary = ((2, 1), (3, 1), (4, 2), (8, 2))[index]
+    rng = seed_of("instances", index)
+    n = sizes.counts
+    spec = ta.MetricSpec(name="cpu", kind="gauge", direction="up_is_worse", scale="log", margin=TINY)
+    out: dict[str, Any] = {"n": n, "title": f"{n_base} baseline, {n_canary} canary"}
+    for factor in (1.0, 1.25, 1.5):
+        d = simulate.instances(n, n_base, n_canary, 30, rng=rng, between=0.1, within=0.1)
+        canary = d.canary * factor
+        seen = ta.compare(d.baseline, canary, spec=spec)
+        pooled = ta.compare(d.baseline.mean(axis=1), canary.mean(axis=1), spec=spec)
+        flat_x, flat_y = d.baseline.reshape(n, -1), canary.reshape(n, -1)
+        out[f"seen|{factor}"] = failed(seen.verdict)
+        out[f"averaged|{factor}"] = failed(pooled.verdict)
+        out[f"Kayenta|{factor}"] = share(peers.kayenta_fails(flat_x[:200], flat_y[:200]))
+        out[f"Mann-Whitney .02|{factor}"] = share(peers.mann_whitney_p(flat_x, flat_y) <= ALPHA)
+        out[f"Argo mean > 1.1x|{factor}"] = share(peers.argo_ratio_fails(flat_x, flat_y))
+    return out
+
+
+def instance_table(found: list[dict[str, Any]]) -> Table:
+    """Return the table of arms with visible instances."""
+    n = found[0]["n"]
+    limit = size_limit(ALPHA, n)
+    others = ("averaged", "Kayenta", "Mann-Whitney .02", "Argo mean > 1.1x")
+    table = Table(
+        f"Instances that differ by 10 % before any change, 30 scrapes: % FAIL healthy / x1.25 / x1.5 (n = {n})",
+        ["instances", "instances seen", f"healthy <= {percent(limit, 2)}", *others],
+    )
+    for f in found:
+
+        def cells(who: str, f: dict[str, Any] = f) -> str:
+            return " / ".join(percent(f[f"{who}|{k}"], 1 if k == 1.0 else 0) for k in (1.0, 1.25, 1.5))
+
+        table.add(f["title"], cells("seen"), met(f["seen|1.0"], limit), *[cells(o) for o in others])
+    table.notes.append("Averaged: the same judged on the arms' means, where the instances cannot be seen.")
+    return table
+
+
+# ---------------------------------------------------------------- what was to be reached
+
+
+def targets_table(figures: dict[str, Any]) -> Table:
+    """Return the targets in one table: the worst value of each and whether it is met."""
+    table = Table("What was to be reached", ["target", "limit", "worst", "where", ""])
+
+    def line(text: str, values: dict[str, float], limit: float, *, at_most: bool = True) -> None:
+        if not values:
+            table.add(text, f"{'<=' if at_most else '>='} {percent(limit)}", "-", "no data", "-")
+            return
+        where = max(values, key=lambda k: values[k] if at_most else -values[k])
+        worst = values[where]
+        missed = sum(v > limit if at_most else v < limit for v in values.values())
+        place = simulate.STRUCTURES[where].title if where in simulate.STRUCTURES else where
+        more = f" ({missed} of {len(values)} miss)" if missed else ""
+        table.add(
+            text,
+            f"{'<=' if at_most else '>='} {percent(limit)}",
+            percent(worst),
+            place + more,
+            met(worst, limit, at_most=at_most),
+        )
+
+    fixed, stream = figures["fixed"], figures["every scrape"]
+    n, n_stream = (next(iter(f.values()))["n"] for f in (fixed, stream))
+    mild = [name for name in fixed if name in MILD]
+    alone = 2 * ALPHA
+    line("one look, history: false FAIL", {k: f["size history"] for k, f in fixed.items()}, size_limit(ALPHA, n))
+    for label, past, _ in STREAMS:
+        if past:
+            sizes = {k: f[f"size {label}"] for k, f in stream.items()}
+            line(f"every scrape, {label}: ever false FAIL", sizes, size_limit(ALPHA, n_stream))
+    line("one look, no history, up to AR .6: false FAIL", {k: fixed[k]["size alone"] for k in mild}, alone)
+    for label, past, _ in STREAMS:
+        if not past:
+            sizes = {k: stream[k][f"size {label}"] for k in mild}
+            line(f"every scrape, {label}, up to AR .6: ever false FAIL", sizes, alone)
+    safe = {k: f["false pass history"] for k, f in fixed.items()}
+    line("one look, history: PASS where the effect is the margin", safe, size_limit(ALPHA_PASS, n))
+    n_margin = next(iter(stream.values()))["n_margin"]
+    for label, past, _ in STREAMS:
+        if past:
+            safe = {k: f[f"false pass {label}"] for k, f in stream.items()}
+            line(f"every scrape, {label}: ever PASS at the margin", safe, size_limit(ALPHA_PASS, n_margin))
+    curve = fixed["iid"]["curve history"]
+    gap = {f"{k:.2f} sd": float(special.ndtr(k - special.ndtri(1 - ALPHA))) - got for k, got in curve.items()}
+    line("iid with history: power below the ideal z-test", gap, 0.10)
+    windows = figures.get("real windows", {})
+    names = {"exchangeable (two machines, true nulls)": 0.0, "labelled clean, a day of history": alone}
+    for name, limit in names.items():
+        key = f"healthy|{name}"
+        bound = limit or size_limit(ALPHA, int(windows.get(f"n|{name}", 1)))
+        line(f"real windows, {name}: false FAIL", {name: windows[key]} if key in windows else {}, bound)
+    tripled = {k.split("|")[1]: v for k, v in windows.items() if k.startswith("tail_top5pct_x3|")}
+    line("real windows, top 5 % of 60 points x3: found", tripled, 0.5, at_most=False)
+    cuts = figures.get("real cuts", {})
+    line("real metrics, a week of past: false FAIL", {k: v for k, v in cuts.items() if k == "healthy"}, alone)
+    tails = {k: v for k, v in cuts.items() if k.startswith("top") and "|" not in k}
+    line("real metrics, a week of past, tail x3: found", tails, 0.5, at_most=False)
+    for what, limit in (("simulated gates", size_limit(0.05, 200)), ("real gates", 0.02)):
+        shares = figures.get(what, {})
+        key = "Tidegate, every scrape"
+        healthy = {k: v for k, v in shares.items() if k == f"{key}|healthy"}
+        faulty = {k: v for k, v in shares.items() if k == f"{key}|faulty"}
+        line(f"{what} of {GATE_METRICS}: healthy halted", healthy, limit)
+        line(f"{what} of {GATE_METRICS}: one metric x1.5 found", faulty, 0.95, at_most=False)
+    return table
+
+
+def plot_sizes(figures: dict[str, Any], path: Path) -> None:
+    """Draw the share of healthy changes that are stopped, by structure, for Tidegate and the peers."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    fixed = figures["fixed"]
+    names = list(fixed)
+    who = {
+        "Tidegate, history": "size history",
+        "Tidegate, no history": "size alone",
+        "Kayenta": "size Kayenta",
+        "Mann-Whitney .02": "size Mann-Whitney .02",
+        "Argo mean > 1.1x": "size Argo mean > 1.1x",
+        "Flagger 5 checks": "size Flagger 5 checks",
+    }
+    figure, axes = plt.subplots(figsize=(8, 6), layout="constrained")
+    rows = np.arange(len(names))[::-1]
+    for (label, key), marker in zip(who.items(), "osv^Dx", strict=True):
+        axes.plot([100 * fixed[k][key] for k in names], rows, marker, label=label, alpha=0.8)
+    axes.axvline(100 * ALPHA, color="grey", lw=1, ls="--")
+    axes.set_xscale("symlog", linthresh=2.0)
+    axes.set_xticks([0, 1, 2, 5, 10, 20, 50, 100], ["0", "1", "2", "5", "10", "20", "50", "100"])
+    axes.set_yticks(rows, [simulate.STRUCTURES[k].title for k in names])
+    axes.set_xlabel("healthy changes stopped at one look after 60 points, %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def plot_power(figures: dict[str, Any], path: Path) -> None:
+    """Draw the power over the effect, for independent and for autocorrelated noise."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    grid = np.linspace(0, 5, 101)
+    for axis, name in zip(axes, ("iid", "ar.6"), strict=True):
+        axis.plot(grid, 100 * special.ndtr(grid - special.ndtri(1 - ALPHA)), "k--", lw=1, label="ideal z-test")
+        found = figures["fixed"][name]
+        for label, key, size in (
+            ("Tidegate, history", "curve history", "size history"),
+            ("Tidegate, no history", "curve alone", "size alone"),
+            ("Kayenta", "curve Kayenta", "size Kayenta"),
+        ):
+            effects = [0.0, *found[key]]
+            axis.plot(effects, [100 * found[size], *[100 * v for v in found[key].values()]], "o-", ms=4, label=label)
+        axis.set(xlabel="effect, standard deviations of the difference", title=simulate.STRUCTURES[name].title)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("stopped, %")
+    axes[1].legend()
+    figure.savefig(path)
+    plt.close(figure)
 
 
 # ---------------------------------------------------------------- the run
@@ -951,6 +1168,13 @@ def run(out_dir: Path, quick: bool) -> dict[str, Any]:
     tables.append(seasonal_table({key: np.concatenate([p[key] for p in portions]) for key in portions[0]}))
     _tell("seasons", started)
 
+    counted = _spread(counted_cases, [(k, sizes) for k in range(len(COUNT_NOISES))], workers)
+    tables.append(counted_table(counted))
+    seen = _spread(instance_cases, [(k, sizes) for k in range(4)], workers)
+    tables.append(instance_table(seen))
+    figures["counts"], figures["instances"] = counted, seen
+    _tell("events and instances", started)
+
     jobs = [(part, 10, POINTS) for part in range(max(sizes.gates // 10, 1))]
     found = merged(_spread(simulated_gates, jobs, workers))
     tables.append(
@@ -966,23 +1190,22 @@ def run(out_dir: Path, quick: bool) -> dict[str, Any]:
 
     folder = real.folder()
     if folder is None:
-        print(
-            "   TIDEGATE_DATA names no folder with the real data: those tables are left out", file=sys.stderr
-        )
+        print("   TIDEGATE_DATA names no folder with the real data: those tables are left out", file=sys.stderr)
     else:
-        tables += real_window_tables(folder, 400 if quick else None)
-        tables.append(real_cuts(folder, sizes))
+        windows, figures["real windows"] = real_window_tables(folder, 400 if quick else None)
+        cuts, figures["real cuts"] = real_cuts(folder, sizes)
+        tables += [*windows, cuts]
         _tell("real data", started)
-        portions = _spread(
-            real_gates, [(str(folder), k, 5) for k in range(max(sizes.gates // 10, 1))], workers
-        )
+        portions = _spread(real_gates, [(str(folder), k, 5) for k in range(max(sizes.gates // 10, 1))], workers)
         found = merged(portions)
         title = f"Gates of {GATE_METRICS} real one-minute metrics, a week of past, 30 minutes with 60 looks"
         tables.append(gate_table(title, found, healthy_limit=0.02, power_target=0.95))
-        tables[-1].notes.append(
-            "A point a minute: every second look has nothing new. 11 series stand behind the cuts."
-        )
+        tables[-1].notes.append("A point a minute: every second look has nothing new. 11 series stand behind the cuts.")
         figures["real gates"] = {key: share(np.array(value)) for key, value in found.items()}
         _tell("real gates", started)
+    tables.insert(0, targets_table(figures))
     out_dir.mkdir(parents=True, exist_ok=True)
+    plot_sizes(figures, out_dir / "accuracy-size.svg")
+    plot_power(figures, out_dir / "accuracy-power.svg")
+    tables[0].notes.append("Plots: accuracy-size.svg, accuracy-power.svg.")
     return {"seed": SEED, "figures": figures, "tables": [table.as_dict() for table in tables]}

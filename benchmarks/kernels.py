@@ -122,9 +122,7 @@ def run(out_dir: Path, quick: bool) -> dict[str, Any]:  # noqa: ARG001 - the sam
         )
         figures[case] = {**per, "ratio": ratio, "target": target, "met": bool(ratio <= target)}
         U = ranks.rank_sums(x, y)[0][:loop_pairs]
-        reference = stats.mannwhitneyu(
-            x[few], y[few], axis=1, method="asymptotic", nan_policy="omit"
-        ).statistic
+        reference = stats.mannwhitneyu(x[few], y[few], axis=1, method="asymptotic", nan_policy="omit").statistic
         figures[case]["largest_difference_to_scipy"] = float(np.abs(U - reference).max())
     differences = ", ".join(f"{k} {v['largest_difference_to_scipy']:.1g}" for k, v in figures.items())
     table.notes += [

@@ -8,6 +8,7 @@ arrays for metrics where down is worse.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -226,11 +227,9 @@ def kayenta_allowed_fails(baseline: Array, canary: Array) -> Bools:
 
 def welch_p(baseline: Array, canary: Array) -> Array:
     """Return the one-sided p-value of Welch's t-test for a higher canary mean; 1 where it is undefined."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         n, m = (np.isfinite(v).sum(axis=1) for v in (baseline, canary))
-        p = stats.ttest_ind(
-            canary, baseline, axis=1, equal_var=False, alternative="greater", nan_policy="omit"
-        ).pvalue
+        p = stats.ttest_ind(canary, baseline, axis=1, equal_var=False, alternative="greater", nan_policy="omit").pvalue
     return np.where((n > 1) & (m > 1) & np.isfinite(p), p, 1.0)
 
 
@@ -241,6 +240,15 @@ def mann_whitney_p(baseline: Array, canary: Array) -> Array:
             canary, baseline, axis=1, alternative="greater", method="asymptotic", nan_policy="omit"
         ).pvalue
     return np.where(np.isfinite(p), p, 1.0)
+
+
+def two_proportions_p(baseline: Array, canary: Array, baseline_total: Array, canary_total: Array) -> Array:
+    """Return the one-sided p-value of the pooled two-proportion z-test on the sums; 1 where it is undefined."""
+    a, b, n, m = (v.sum(axis=1) for v in (baseline, canary, baseline_total, canary_total))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pooled = (a + b) / (n + m)
+        z = (b / m - a / n) / np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
+    return np.where(np.isfinite(z), special.ndtr(-z), 1.0)
 
 
 # ---------------------------------------------------------------- thresholds, as they are written in rollouts

@@ -86,9 +86,7 @@ def judgement(rounds: int) -> tuple[Table, dict[str, Any]]:
     for name, call, target in cases:
         best, median = timed(call, rounds)
         asked = np.isfinite(target)
-        table.add(
-            name, best, median, f"<= {target:g}" if asked else "-", met(median, target) if asked else "-"
-        )
+        table.add(name, best, median, f"<= {target:g}" if asked else "-", met(median, target) if asked else "-")
         figures[name] = {"best_ms": best, "median_ms": median}
     return table, figures
 
