@@ -79,7 +79,7 @@ def columns_of(evaluation: Evaluation) -> dict[str, Any]:
         "labels": labels if evaluation.labels else "",
         "state": int(evaluation.state),
         "verdict": int(evaluation.verdict or 0),
-        "decision": int(evaluation.decision or 0),
+        "decision": int(evaluation.standing_decision or 0),
         "end_us": optional_micros(evaluation.end_time),
         "version": evaluation.version,
         "body": body,
