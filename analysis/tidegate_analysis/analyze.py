@@ -198,7 +198,8 @@ def _plain(
         told_y = np.full(y.shape, np.nan) if ey is None else ey
         x, y = _same_instances(x[rows], y[rows])
         told_x, told_y = _same_instances(told_x[rows], told_y[rows])
-        counted = ex is not None or ey is not None
+        # Without any point yet there are no totals to miss.
+        counted = ex is not None or ey is not None or low >= high
         return compare(
             x,
             y,
