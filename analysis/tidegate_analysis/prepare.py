@@ -29,7 +29,8 @@ def as_points(name: str, values: ArrayLike, dims: tuple[int, ...] = (2,)) -> Flo
         When it is not numeric or has another number of dimensions; the message names the argument.
     """
     try:
-        out = np.asarray(values, dtype=np.float64)
+        # One memory layout: sums run in the same order, and the same numbers give the same bytes.
+        out = np.asarray(values, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: must be numbers in an array of (series, points): {error}") from None
     if out.ndim not in dims:
