@@ -108,6 +108,7 @@ class Engine:
         self._ready: list[Tick] = []
         self._ready_event = asyncio.Event()
         self._storing: list[Tick] = []
+        self._abandoned: list[Claim] = []
         self._nudged = False
         self._problem = ""
         self._ticks = self._lost = self._failed = 0
@@ -228,6 +229,9 @@ class Engine:
                 self._nudged = False
                 nudged_at = self._watch.monotonic()
                 await self._unless_stopping(self._work.nudge)
+            if self._abandoned:
+                given_back, self._abandoned = self._abandoned, []
+                await self._unless_stopping(lambda claims=given_back: self._work.release(claims))  # type: ignore[misc]
             room = self._concurrency - len(self._looking) - len(self._ready)
             if room <= 0:
                 self._room.clear()
@@ -304,7 +308,8 @@ class Engine:
         try:
             tick = await self._tick(claim, evaluation)
         except UnavailableError as error:
-            # The store went away under the look. The lease will lapse, and somebody looks again.
+            # The store went away under the look: given back once it answers, so that nobody waits for the lease.
+            self._abandoned.append(claim)
             self._set_problem(error.message)
             self._forget(claim.evaluation_id)
         except Exception as error:
