@@ -304,8 +304,6 @@ def _build(rebuild: Rebuild, max_points: int) -> _Live:
     declared = wire_blocks.Declared.of(wire_metrics.decode_specs(message.metrics, "open.metrics", wrong))
     design = wire_metrics.decode_design(message.design, "open.design", wrong)
     options = wire_metrics.decode_options(message.options, message.deployment, "open.", wrong)
-    if design == "difference_in_differences":
-        wrong.add("open.design", "cannot be judged point by point; use Analyze, or DESIGN_CONCURRENT")
     wrong.raise_any()
     history, _ = wire_blocks.decode_history(message.history, declared, "open.history", wrong)
     wrong.raise_any()

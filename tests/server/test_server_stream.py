@@ -279,7 +279,6 @@ def test_closing_without_finish_is_told(caller: Caller) -> None:
         ([opening(), es.StreamEvaluationRequest()], "message"),
         ([opening([])], "open.metrics"),
         ([opening(specs("ab")[:1] * 2)], "open.metrics[1].name"),
-        ([opening(design=metrics_pb2.DESIGN_DIFFERENCE_IN_DIFFERENCES)], "open.design"),
     ],
 )
 def test_messages_out_of_place(caller: Caller, messages: list[es.StreamEvaluationRequest], field: str) -> None:
