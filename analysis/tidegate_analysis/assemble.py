@@ -42,6 +42,8 @@ class Pieces:
     bad_baseline: Ints
     notes: list[list[QualityNote]]
     step: float
+    # Series whose canary stopped moving.
+    stale: Bools | None = None
     # Of a scan: the p-value of its most unusual window, the change there and its spread; NaN = not scanned.
     unusual: Floats | None = None
     unusual_change: Floats | None = None
@@ -91,6 +93,7 @@ def assemble(pieces: Pieces) -> Result:
             (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1)),
         ),
         ("canary_silent", pieces.silent),
+        ("stale", np.zeros(len(verdict), dtype=bool) if pieces.stale is None else pieces.stale),
     )
     for name, where in blocks:
         reason[passed & where] = name

@@ -15,6 +15,7 @@ from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
 from tidegate_analysis.prepare import as_points, level, notes_for, rows_of, to_scale
+from tidegate_analysis.quality import stale
 from tidegate_analysis.rates import told_rows
 from tidegate_analysis.result import Result, concatenate
 from tidegate_analysis.spec import MetricSpec, specs_for
@@ -197,6 +198,7 @@ def _continuous(
         mx, my = gx, gy
         contrast = contrasts.paired(d, past_t)
     heard = tails.presence(mx, my)
+    frozen = stale(my)
     tail = tails.tail_contrast(mx, my, policy.sign, ready.past_x, ready.past_y, by_scrape=gx.ndim == 2)
     pairs = (~np.isnan(d)).sum(axis=1)
     bad_x, bad_y = ready.bad
@@ -218,6 +220,7 @@ def _continuous(
                 heard.only_baseline * heard.silent,
                 "the canary was silent at {n} scrapes the baseline answered",
             ),
+            ("stale", frozen, "the canary repeated one value for its last {n} scrapes"),
             ("gaps", (~np.isnan(mx) & ~np.isnan(my)).shape[1] - pairs, "{n} scrapes without a pair"),
         ],
         len(specs),
@@ -245,6 +248,7 @@ def _continuous(
             silent=heard.silent,
             bad_canary=bad_y,
             bad_baseline=bad_x,
+            stale=frozen > 0,
             notes=notes,
             step=step,
         )

@@ -9,7 +9,7 @@ from scipy import special
 from tidegate_analysis import tail as tails
 from tidegate_analysis.decide import POWER, policy_of
 from tidegate_analysis.kernels import changepoint
-from tidegate_analysis.kernels.counts import fixed_horizon_counts, history_dispersion
+from tidegate_analysis.kernels.counts import fixed_horizon_counts, history_dispersion, usual_odds
 from tidegate_analysis.prepare import notes_for, rows_of
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, Verdict
@@ -19,6 +19,8 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 # Fewer events than this in both arms together never fail a canary by themselves.
 MIN_EVENTS = 5
+# Arms whose usual events differ by more than this factor's logarithm are told to be of different size.
+UNEVEN = 0.25
 # Smaller counts are rounding, not events.
 TINY_COUNT = 1e-15
 
@@ -45,6 +47,27 @@ def clean_counts(events: Floats, exposure: Floats | None) -> tuple[Floats, Float
         if totals is not None:
             totals = np.where(none, np.nan, np.where(gap, 0.0, totals).sum(axis=1))
     return out, totals, bad.astype(np.int64)
+
+
+def learn_past(past: Floats, totals: Floats | None, *, absolute: bool) -> tuple[Floats, Floats]:
+    """Learn from past windows how unevenly events fell, and the canary's usual share of them.
+
+    Returns
+    -------
+    dispersion, odds:
+        Shape (series,): NaN where there is too little to learn from; the canary's usual rate over the baseline's
+        where no totals say how large either arm is (one pod beside nine), else 1.
+    """
+    S = len(past)
+    if not past.shape[1] or not past.shape[3]:
+        return np.full(S, np.nan), np.ones(S)
+    with np.errstate(invalid="ignore"):
+        old = np.where((past >= 0) & (past < 1e15), past, np.nan)
+    if absolute or totals is not None:
+        return history_dispersion(old, totals)[0], np.ones(S)
+    odds = usual_odds(old)
+    dispersion, _ = history_dispersion(old, odds=odds)
+    return dispersion, np.where(np.isfinite(dispersion), odds, 1.0)
 
 
 def compare_counts(
@@ -85,7 +108,8 @@ def compare_counts(
         )
     policy = policy_of(specs, margin)
     fields = {
-        name: np.full(S, np.nan) for name in ("effect", "low", "high", "p", "p_pass", "n", "base", "canary", "events")
+        name: np.full(S, np.nan)
+        for name in ("effect", "low", "high", "p", "p_pass", "n", "base", "canary", "events", "odds")
     }
     for rows, absolute in ((np.flatnonzero(ratio), True), (np.flatnonzero(~ratio), False)):
         if not len(rows):
@@ -93,12 +117,11 @@ def compare_counts(
         ok_x, ok_y = (None, None) if ex is None or ey is None else (ex[rows], ey[rows])
         if not absolute and ok_x is not None and ok_y is not None and np.isnan(ok_x).all() and np.isnan(ok_y).all():
             ok_x = ok_y = None
-        dispersion = None
-        if past.shape[1]:
-            old = past[rows]
-            with np.errstate(invalid="ignore"):
-                old = np.where((old >= 0) & (old < 1e15), old, np.nan)
-            dispersion, _ = history_dispersion(old, None if past_exposure is None else past_exposure[rows])
+        # Present totals are judged with the past's; without any, the past says what the canary's share is.
+        old_totals = None if past_exposure is None or (ok_x is None and not absolute) else past_exposure[rows]
+        dispersion, odds = learn_past(past[rows], old_totals, absolute=absolute or ok_x is not None)
+        if ok_x is None and ok_y is None:
+            ok_x, ok_y = np.ones(x[rows].shape), odds[:, None] * np.ones(y[rows].shape)
         found = fixed_horizon_counts(
             x[rows], y[rows], baseline_exposure=ok_x, canary_exposure=ok_y, margin=margin[rows], absolute=absolute,
             sign=policy.sign[rows], alpha=policy.alpha[rows], alpha_pass=policy.alpha_pass[rows], dispersion=dispersion,
@@ -106,11 +129,12 @@ def compare_counts(
         for name, value in (
             ("effect", found.effect), ("low", found.low), ("high", found.high),
             ("p", found.p_value), ("p_pass", found.pass_p_value),
-            ("n", found.n_effective), ("base", found.baseline_level), ("canary", found.canary_level),
+            ("n", found.n_effective), ("base", found.baseline_level), ("canary", found.canary_level * odds),
+            ("odds", odds),
             ("events", found.baseline_events + found.canary_events),
         ):  # fmt: skip
             fields[name][rows] = value
-    exceeding = _exceeding(past, past_exposure, fields["effect"], policy.sign, ratio)
+    exceeding = _exceeding(past, past_exposure, fields["effect"], policy.sign, ratio, fields["odds"])
     return counted_result(
         specs, derived, margin, step, x, y, ex, ey, fields, bad_x, bad_y, *exceeding,
         tuple("counts-ratio.v1" if r else "counts.v1" for r in ratio.tolist()),
@@ -186,11 +210,11 @@ def counted_result(
         )
     onset = [np.full(S, -1, dtype=np.int64) for _ in range(3)]
     if fail.any():
-        share = np.full(x.shape, 0.5)
+        share = np.broadcast_to((f["odds"] / (1.0 + f["odds"]))[:, None], x.shape)
         if ex is not None and ey is not None:
             with np.errstate(invalid="ignore", divide="ignore"):
                 told = ey / (ex + ey)
-            share = np.where(np.isfinite(told), told, 0.5)
+            share = np.where(np.isfinite(told), told, share)
         surplus = (y - (x + y) * share)[fail]
         for array, values in zip(onset, changepoint.onset(surplus, np.zeros(len(surplus))), strict=True):
             array[fail] = values
@@ -203,6 +227,11 @@ def counted_result(
                 "the canary was silent at {n} scrapes the baseline answered",
             ),
             ("gaps", x.shape[1] - pairs, "{n} scrapes without a pair"),
+            (
+                "usual_share",
+                np.rint(np.where(np.abs(np.log(f["odds"])) > UNEVEN, 100.0 * f["odds"], 0.0)).astype(np.int64),
+                "the canary usually has {n} % of the baseline's events, which was taken as no change",
+            ),
         ],
         S,
     )
@@ -220,8 +249,10 @@ def counted_result(
     )  # fmt: skip
 
 
-def _exceeding(past: Floats, totals: Floats | None, effect: Floats, sign: Floats, ratio: Bools) -> tuple[Ints, Ints]:
-    """Past windows that can be compared, and how many showed a change at least this bad."""
+def _exceeding(
+    past: Floats, totals: Floats | None, effect: Floats, sign: Floats, ratio: Bools, odds: Floats
+) -> tuple[Ints, Ints]:
+    """Past windows that can be compared, and how many showed a change at least this bad; ``odds`` are no change."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         there = (past >= 0) & (past < 1e15)
         events = np.where(there, past, 0.0).sum(axis=3)
@@ -232,7 +263,9 @@ def _exceeding(past: Floats, totals: Floats | None, effect: Floats, sign: Floats
             of = np.where(there, np.nan_to_num(totals), 0.0).sum(axis=3)
             usable = np.ones(len(ratio), dtype=bool)
         rate = events / of
-        change = np.where(ratio[:, None], rate[:, :, 1] - rate[:, :, 0], rate[:, :, 1] / rate[:, :, 0] - 1.0)
+        change = np.where(
+            ratio[:, None], rate[:, :, 1] - rate[:, :, 0], rate[:, :, 1] / rate[:, :, 0] / odds[:, None] - 1.0
+        )
         known = usable[:, None] & ~np.isnan(change)
         worse = np.where((sign == 0)[:, None], np.abs(change), np.where(sign < 0, -1.0, 1.0)[:, None] * change)
         shift = np.where(sign == 0, np.abs(effect), np.where(sign < 0, -1.0, 1.0) * effect)

@@ -18,13 +18,14 @@ UNKNOWN_CLOCK = (math.nan, math.nan)
 
 _WHY = {
     "not_enough_evidence": "the data cannot tell yet",
-    "below_margin": "there is a change, so far smaller than the margin",
+    "below_margin": "there is a change, smaller than the margin",
     "no_overlap": "baseline and canary never answered the same scrape",
     "no_baseline": "the baseline has no points",
     "no_data": "neither arm has points",
     "canary_silent": "the canary is silent while the baseline speaks",
     "bad_values": "some of its values are infinite, absurd, or negative where only positive ones make sense",
     "constant": "nothing moves, so there is no yardstick for a change",
+    "stale": "the canary's last values are all the same, as if its source had hung",
     "tail_in_doubt": "the typical value is fine, but the worst points may not be",
     "not_significant_among_many": "it does not stand out among the {n} metrics judged together",
     "too_few_events": "it looks worse, but there are too few events to fail it",
@@ -69,7 +70,7 @@ def _percent(value: float) -> str:
     percent = 100.0 * value
     size = abs(percent)
     text = f"{percent:,.0f}" if size >= 9.95 else f"{percent:.1f}" if size >= 0.095 else f"{percent:.2g}"
-    return "0" if text.strip("-0.") == "" else text
+    return "0" if size < 1e-6 or text.strip("-0.") == "" else text
 
 
 def in_points(spec: MetricSpec) -> bool:
@@ -164,7 +165,8 @@ def sentence(
         return f"{spec.name}: {few or 'there are too few points to tell'}."
     alone = method.startswith(("before-after", "difference-in-differences"))
     text = (_WHY_ALONE.get(why) if alone else None) or _WHY.get(why, why.replace("_", " "))
-    text = text.format(n=among or len(result))
+    n = among or len(result)
+    text = text.format(n=n) if n > 1 or "{n}" not in text else "it does not stand out from chance"
     if why == "constant" and math.isfinite(effect) and effect != 0.0:
         text = f"nothing moves, so there is no yardstick for its change of {change(effect, spec, signed=True)}"
     if moved and why in _TELLS_CHANGE:
@@ -214,7 +216,7 @@ def moment(column: int, clock: tuple[float, float]) -> str:
 def duration(seconds: float) -> str:
     """Write a duration in the unit a person would use."""
     if seconds < 90:
-        return f"{max(seconds, 1):.0f} seconds"
+        return "1 second" if seconds < 1.5 else f"{seconds:.0f} seconds"
     if seconds < 5400:
         return f"{seconds / 60:.0f} minutes"
     if seconds < 36 * 3600:

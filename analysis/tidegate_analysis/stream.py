@@ -31,7 +31,7 @@ from tidegate_analysis.watches.scanning import ScanWatch
 Floats = NDArray[np.float64]
 STATE_VERSION = 2
 # Reasons that forbid PASS whatever the numbers say.
-FORBIDDING = ("tail_in_doubt", "bad_values", "canary_silent")
+FORBIDDING = ("tail_in_doubt", "bad_values", "canary_silent", "stale")
 
 
 def open_stream(
@@ -302,6 +302,23 @@ class Stream:
             watch.step(self._policy, *(arms[name][:, t - 1 : t] for name in ("x", "y", "ex", "ey")))
 
     # What is answered.
+
+    def prospect(self) -> tuple[Floats, Floats, Floats]:
+        """What the past says of the change measured at the horizon: its spread, degrees of freedom, and the margins.
+
+        Shape (series,), on the scale of the change; NaN where the past cannot tell.
+        """
+        margin = self._arms["margin"]
+        if self._scan is not None:
+            spread, df = self._scan.prospect()
+        elif self._pairs is not None:
+            spread, df = self._pairs.prospect()
+        else:
+            spread, df = np.full(len(margin), np.nan), np.ones(len(margin))
+        counted = np.zeros(len(margin), dtype=bool)
+        for watch in self._counts:
+            counted[watch.rows] = True
+        return np.where(counted, np.nan, spread), df, margin
 
     def result(self) -> Result:
         """Findings as of now, valid at whatever moment they are asked for.

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate_analysis.counted import clean_counts, counted_result
+from tidegate_analysis.counted import clean_counts, counted_result, learn_past
 from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.kernels import count_stream
-from tidegate_analysis.kernels.counts import history_dispersion
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, Verdict
 from tidegate_analysis.watches import Floats
@@ -31,15 +30,12 @@ class CountWatch:
         cls, absolute: bool, rows: NDArray[np.int64], policy: Policy, past: Floats, totals: Floats | None
     ) -> CountWatch:
         """Learn how unevenly events fell in past windows, (series, windows, 2, points), of the watched ``rows``."""
-        dispersion = np.full(len(rows), np.nan)
-        if past.shape[1] and past.shape[3]:
-            old = past[rows]
-            with np.errstate(invalid="ignore"):
-                old = np.where((old >= 0) & (old < 1e15), old, np.nan)
-            dispersion, _ = history_dispersion(old, None if totals is None else totals[rows])
+        old_totals = None if totals is None or not absolute else totals[rows]
+        dispersion, odds = learn_past(past[rows], old_totals, absolute=absolute)
         learnt = {
             "rows": rows.astype(np.float64),
             "dispersion": dispersion,
+            "odds": odds,
             "margin": policy.margin[rows],
             "sign": policy.sign[rows],
         }
@@ -69,7 +65,9 @@ class CountWatch:
         rows = self.rows
         events_x, totals_x, _ = clean_counts(x[rows], ex[rows])
         events_y, totals_y, _ = clean_counts(y[rows], ey[rows])
-        told = (totals_x, totals_y) if self.absolute else (None, None)
+        told = (totals_x, totals_y)
+        if not self.absolute:
+            told = (np.ones(events_x.shape), self.learnt["odds"][:, None] * np.ones(events_y.shape))
         design = self._design()
         state = count_stream.update(design, self._state(), events_x, events_y, *told)
         self._keep(state)
@@ -120,6 +118,7 @@ class CountWatch:
             "base": described.baseline_level,
             "canary": described.canary_level,
             "events": np.nansum(x, axis=1) + np.nansum(y, axis=1),
+            "odds": self.learnt["odds"],
         }
         found = counted_result(
             specs,

@@ -256,6 +256,11 @@ class PairWatch:
             for p, b in zip(self._by_past.tolist(), self._betting.tolist(), strict=True)
         ]
 
+    def prospect(self) -> tuple[Floats, Floats]:
+        """Spread of the mean difference at the horizon, and its degrees of freedom."""
+        horizon = float(self.horizon or 1)
+        return self.learnt["sd"] / horizon, self.learnt["df"]
+
     def level(self) -> Floats:
         """Difference of the arms before any change, on its scale."""
         return self.learnt["centre"]

@@ -190,6 +190,13 @@ class ScanWatch:
         low, high = bounds(estimate, to_null, to_margin, policy.sign)
         return estimate, low, high
 
+    def prospect(self) -> tuple[Floats, Floats]:
+        """Spread of the whole stretch's change at the horizon, and its degrees of freedom."""
+        _, plan = self._layout()
+        whole = int(np.flatnonzero((plan.first == 0) & (plan.last == plan.blocks))[0])
+        scale = np.where(self._alone, np.nan, self.learnt["scale"][:, whole])
+        return scale, np.maximum(self.learnt["independent"] - 1.0, 1.0)
+
     def level(self) -> Floats:
         """Level before the deployment, on the scale of the change."""
         return self.learnt["level"]
