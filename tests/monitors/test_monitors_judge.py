@@ -70,9 +70,7 @@ def history_of(one: Watched) -> MonitorHistory:
             spans.append(StateSpan(state, START + since, end, bool(muted and muted[0])))
         timelines[key] = tuple(spans)
     groups = tuple(
-        MonitorGroup(
-            key, tuple(key.split(",")) if key else (), spans[-1].state, spans[-1].muted, spans[-1].start
-        )
+        MonitorGroup(key, tuple(key.split(",")) if key else (), spans[-1].state, spans[-1].muted, spans[-1].start)
         for key, spans in timelines.items()
         if spans
     )
@@ -117,9 +115,7 @@ CASES = {
         F,
         "too_many_matches",
     ),
-    "51 of which one is muted": Case(
-        [was(f"m{k}", (OK, LONG_AGO, k == 0)) for k in range(51)], P, "all_well"
-    ),
+    "51 of which one is muted": Case([was(f"m{k}", (OK, LONG_AGO, k == 0)) for k in range(51)], P, "all_well"),
     "more are allowed": Case(
         [was(f"m{k}", (OK, LONG_AGO)) for k in range(51)], P, "all_well", replace(WINDOW, max_matches=51)
     ),
@@ -129,9 +125,7 @@ CASES = {
     # states
     "OK all the time": Case([FINE], P, "all_well"),
     "ALERT all the time": Case([was("m", (ALERT, LONG_AGO))], F, "monitor_failing", failing=("m",)),
-    "ALERT began in the window": Case(
-        [was("m", (OK, LONG_AGO), (ALERT, 300))], F, "monitor_failing", failing=("m",)
-    ),
+    "ALERT began in the window": Case([was("m", (OK, LONG_AGO), (ALERT, 300))], F, "monitor_failing", failing=("m",)),
     "ALERT came and went": Case(
         [was("m", (OK, LONG_AGO), (ALERT, 300), (OK, 301))], F, "monitor_failing", failing=("m",)
     ),
@@ -140,9 +134,7 @@ CASES = {
     ),
     "ALERT ended before the window": Case([was("m", (ALERT, -500), (OK, -1))], P, "all_well"),
     "ALERT ended as the window began": Case([was("m", (ALERT, -500), (OK, 0))], P, "all_well"),
-    "ALERT ended just after it began": Case(
-        [was("m", (ALERT, -500), (OK, 0.5))], F, "monitor_failing", failing=("m",)
-    ),
+    "ALERT ended just after it began": Case([was("m", (ALERT, -500), (OK, 0.5))], F, "monitor_failing", failing=("m",)),
     "ALERT began after the window": Case([was("m", (OK, LONG_AGO), (ALERT, 601))], P, "all_well", now=700),
     "ALERT began as the window ended": Case(
         [was("m", (OK, LONG_AGO), (ALERT, 600))], F, "monitor_failing", failing=("m",)
@@ -152,16 +144,10 @@ CASES = {
         [was("m", (NO_DATA, LONG_AGO))], P, "all_well", replace(WINDOW, fail_on=frozenset({ALERT}))
     ),
     "WARN passes": Case([was("m", (WARN, LONG_AGO))], P, "all_well"),
-    "WARN fails where asked for": Case(
-        [was("m", (WARN, LONG_AGO))], F, "monitor_failing", WARNS, failing=("m",)
-    ),
+    "WARN fails where asked for": Case([was("m", (WARN, LONG_AGO))], F, "monitor_failing", WARNS, failing=("m",)),
     "SKIPPED keeps an OK": Case([was("m", (OK, LONG_AGO), (SKIPPED, 10))], P, "all_well"),
-    "SKIPPED keeps an ALERT": Case(
-        [was("m", (ALERT, -50), (SKIPPED, -10))], F, "monitor_failing", failing=("m",)
-    ),
-    "SKIPPED before any state": Case(
-        [was("m", (SKIPPED, LONG_AGO))], None, "unknown_state", seen=Seen.NOTHING
-    ),
+    "SKIPPED keeps an ALERT": Case([was("m", (ALERT, -50), (SKIPPED, -10))], F, "monitor_failing", failing=("m",)),
+    "SKIPPED before any state": Case([was("m", (SKIPPED, LONG_AGO))], None, "unknown_state", seen=Seen.NOTHING),
     "UNKNOWN at the end": Case(
         [FINE, was("m", (OK, LONG_AGO), (UNKNOWN, 500))], None, "unknown_state", seen=Seen.NOTHING
     ),
@@ -303,27 +289,19 @@ CASES = {
         replace(NEW, fail_on=frozenset({WARN, ALERT})),
         failing=("m",),
     ),
-    "a monitor that is new and fails": Case(
-        [FINE, was("m", (ALERT, 10))], F, "monitor_failing", NEW, failing=("m",)
-    ),
+    "a monitor that is new and fails": Case([FINE, was("m", (ALERT, 10))], F, "monitor_failing", NEW, failing=("m",)),
     # the window
     "duration 0 sees the present OK": Case([was("m", (ALERT, -5), (OK, -1))], P, "all_well", ONCE, now=0),
     "duration 0 sees the present ALERT": Case(
         [was("m", (OK, -5), (ALERT, -1))], F, "monitor_failing", ONCE, now=0, failing=("m",)
     ),
-    "duration 0 looks when it comes to look": Case(
-        [was("m", (ALERT, -5), (OK, 2))], P, "all_well", ONCE, now=3
-    ),
+    "duration 0 looks when it comes to look": Case([was("m", (ALERT, -5), (OK, 2))], P, "all_well", ONCE, now=3),
     "duration 0 without a match": Case([was("m", (OK, 5))], F, "no_match", ONCE, now=3),
     "duration 0 all muted": Case([was("m", (OK, LONG_AGO, True))], F, "all_muted", ONCE, now=0),
     "while the window lasts": Case([FINE], None, "watching", now=300),
     "created in the window beside another": Case([FINE, was("m", (OK, 100))], P, "all_well"),
-    "created in the window and failing": Case(
-        [FINE, was("m", (ALERT, 100))], F, "monitor_failing", failing=("m",)
-    ),
-    "deleted in the window beside another": Case(
-        [FINE, was("m", (OK, LONG_AGO), deleted=100)], P, "all_well"
-    ),
+    "created in the window and failing": Case([FINE, was("m", (ALERT, 100))], F, "monitor_failing", failing=("m",)),
+    "deleted in the window beside another": Case([FINE, was("m", (OK, LONG_AGO), deleted=100)], P, "all_well"),
     "deleted after it failed": Case(
         [FINE, was("m", (OK, LONG_AGO), (ALERT, 50), deleted=100)], F, "monitor_failing", failing=("m",)
     ),
@@ -342,6 +320,17 @@ def test_every_row(name):
     assert tuple(one.monitor_id for one in found.monitors if one.failing) == case.failing
     assert found.settled is (case.now >= case.check.duration)
     assert found.sentence
+
+
+def test_a_group_that_was_deleted_in_the_window_counts_while_it_lived():
+    kept, gone = StateSpan(OK, START + LONG_AGO), StateSpan(ALERT, START + 10, START + 50)
+    monitor = Monitor("m", "M", tags=("env:prod",), groups=(MonitorGroup("team:b", ("team:b",), OK),))
+    history = MonitorHistory(monitor, {"team:b": (kept,), "team:a": (gone,)})
+    look = Look(START, START + 600, START + 600, deployed_at=START)
+    for query, verdict in (("env:prod", F), ('env:prod group:"team:b"', P)):
+        found = judge(replace(WINDOW, query=query), [monitor], {"m": history}, [], look)
+        assert found.verdict is verdict
+    assert judge(WINDOW, [monitor], {"m": history}, [], look).monitors[0].group == "team:a"
 
 
 def test_unknown_states_are_a_matter_of_policy():
@@ -377,9 +366,7 @@ def test_the_evidence_holds_the_timeline_cut_to_the_window():
 
 def test_the_sentence_names_the_monitor_the_state_and_the_times():
     found = look_at(CASES["ALERT came and went"])
-    assert found.sentence == (
-        'Monitor "M" was in ALERT since 2023-11-14 22:18:20 UTC until 2023-11-14 22:18:21 UTC.'
-    )
+    assert found.sentence == ('Monitor "M" was in ALERT since 2023-11-14 22:18:20 UTC until 2023-11-14 22:18:21 UTC.')
 
 
 def test_evidence_is_bounded_and_keeps_what_failed():
@@ -397,9 +384,9 @@ def test_matching_finds_what_lived_in_the_window():
     assert [match.monitor.id for match in matching(WINDOW, monitors, START)] == ["a"]
 
 
-spans = st.lists(
-    st.tuples(st.sampled_from(list(MonitorState)), st.integers(0, 600)), min_size=1, max_size=8
-).map(lambda pairs: sorted({time: state for state, time in pairs}.items()))
+spans = st.lists(st.tuples(st.sampled_from(list(MonitorState)), st.integers(0, 600)), min_size=1, max_size=8).map(
+    lambda pairs: sorted({time: state for state, time in pairs}.items())
+)
 
 
 @settings(max_examples=150, deadline=None)

@@ -21,9 +21,7 @@ CHECKOUT = Monitor(
         MonitorGroup("host:b", ("host:b", "service:cart"), MonitorState.ALERT),
     ),
 )
-CART = Monitor(
-    "m-2", "Cart latency p95", tags=("env:Staging", "service:cart"), groups=(MonitorGroup("", ()),)
-)
+CART = Monitor("m-2", "Cart latency p95", tags=("env:Staging", "service:cart"), groups=(MonitorGroup("", ()),))
 BARE = Monitor("m3", "Nothing known", tags=())
 ALL = (CHECKOUT, CART, BARE)
 

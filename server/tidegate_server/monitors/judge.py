@@ -119,14 +119,13 @@ def judge(
     QueryError
         When the rule's query cannot be understood.
     """
-    found = matching(check, monitors, look.since)
+    known = [_with_past_groups(one, histories.get(one.id)) for one in monitors]
+    found = matching(check, known, look.since)
     muting = _muting([match.monitor for match in found], downtimes)
     rows = [
         row
         for match in found
-        for row in _rows(
-            check, match, histories.get(match.monitor.id), muting.get(match.monitor.id, []), look
-        )
+        for row in _rows(check, match, histories.get(match.monitor.id), muting.get(match.monitor.id, []), look)
     ]
     return _Judgement(check, rows, bool(found), look).observation()
 
@@ -276,6 +275,19 @@ def _rows(
             yield _Row(monitor, group.key, tuple(pieces), tuple(flags), note)
 
 
+def _with_past_groups(monitor: Monitor, history: MonitorHistory | None) -> Monitor:
+    """Return a monitor with the groups that were deleted in the window; their tags are those of their name."""
+    if history is None:
+        return monitor
+    present = {group.key for group in monitor.groups}
+    gone = tuple(
+        MonitorGroup(key, tuple(filter(None, map(str.strip, key.split(",")))))
+        for key, spans in history.timelines.items()
+        if key not in present and spans
+    )
+    return replace(monitor, groups=(*monitor.groups, *gone)) if gone else monitor
+
+
 def _present(monitor: Monitor, group: MonitorGroup) -> StateSpan:
     return StateSpan(group.state, group.since or monitor.create_time, None, group.muted)
 
@@ -338,8 +350,7 @@ def _mute(span: StateSpan, silences: Sequence[Downtime]) -> list[StateSpan]:
     out = []
     for begin, stop in itertools.pairwise(ordered):
         muted = any(
-            one.start_time <= begin and stop <= (_FOREVER if one.end_time is None else one.end_time)
-            for one in silences
+            one.start_time <= begin and stop <= (_FOREVER if one.end_time is None else one.end_time) for one in silences
         )
         out.append(replace(span, start=begin, end=None if stop == _FOREVER else stop, muted=muted))
     return out
@@ -357,9 +368,7 @@ def _muting(
     return muting
 
 
-def _extreme(
-    presence: Sequence[Sequence[tuple[float, float]]], look: Look, *, most: bool
-) -> tuple[int, float]:
+def _extreme(presence: Sequence[Sequence[tuple[float, float]]], look: Look, *, most: bool) -> tuple[int, float]:
     """Return the fewest or most monitors that were there at any one moment of the window, and the first such
     moment."""
     events: dict[float, int] = {look.since: 0}

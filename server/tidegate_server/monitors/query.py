@@ -199,9 +199,7 @@ def _check_depth(text: str) -> None:
 
 
 def _explain(error: UnexpectedInput, text: str) -> QueryError:
-    if isinstance(error, UnexpectedEOF) or (
-        isinstance(error, UnexpectedToken) and error.token.type == "$END"
-    ):
+    if isinstance(error, UnexpectedEOF) or (isinstance(error, UnexpectedToken) and error.token.type == "$END"):
         accepted = error.expected if isinstance(error, UnexpectedEOF) else error.accepts or error.expected
         return QueryError(f"the query ends, but {_alternatives(accepted)} is expected", len(text) + 1)
     column = int(error.column)
@@ -219,11 +217,7 @@ def _explain(error: UnexpectedInput, text: str) -> QueryError:
 
 def _alternatives(names: Iterable[str]) -> str:
     words = [shown for name, shown in _EXPECTED.items() if name in set(names)]
-    return (
-        f"{', '.join(words[:-1])} or {words[-1]}"
-        if len(words) > 1
-        else (words[0] if words else "something else")
-    )
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else (words[0] if words else "something else")
 
 
 def _build(item: Any, fields: set[str]) -> Node:
@@ -274,9 +268,7 @@ def _bare(item: Any, fields: set[str]) -> Node:
 def _value(key: str, at: Token, item: Any, fields: set[str], *, alone: bool = False) -> Node:
     match item.data:
         case "or" | "and":
-            return _join(
-                item.data, tuple(_value(key, at, child, fields, alone=True) for child in item.children)
-            )
+            return _join(item.data, tuple(_value(key, at, child, fields, alone=True) for child in item.children))
         case "not":
             return NotNode(_value(key, at, item.children[0], fields, alone=True))
     token, text, quoted = _text(item, alone=alone)
