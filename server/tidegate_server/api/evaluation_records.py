@@ -179,9 +179,9 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         self, request: wire.WatchEvaluationRequest, _context: Context
     ) -> AsyncIterator[wire.WatchEvaluationResponse]:
         """Send the evaluation whenever it changes, until it is over or decided."""
+        found = await self._get(request.name)
         full = _full(request.view, FULL)
         seen = request.after_version
-        found = await self._get(request.name)
         while True:
             over = found.finished or (request.until_decided and found.standing_decision is not None)
             if over or found.version > seen:
