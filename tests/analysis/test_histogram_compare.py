@@ -31,7 +31,7 @@ def test_a_slow_down_fails_with_its_size_and_none_passes() -> None:
 
 
 def test_requests_that_share_a_slow_scrape_count_once() -> None:
-    """With noise of the scrapes' own, pooled requests would call most healthy canaries slower (see the kernels' test)."""
+    """With noise of the scrapes' own, pooled requests would call most healthy canaries slower."""
     rng = np.random.default_rng(2)
     found = ta.compare_histograms(counts(rng, (300, 40), own=0.2), counts(rng, (300, 40), own=0.2), BOUNDS, spec=SPEC)
     assert (found.p_value <= 0.02).mean() <= 0.02 + 3 * np.sqrt(0.02 * 0.98 / 300)
