@@ -76,8 +76,9 @@ def push(
     if path is not None:
         if monitor_id is not None or state is not None:
             raise click.UsageError("--file and --id contradict each other; give one of them")
-        requests = (wire.StreamStatesRequest(states=part, source=source) for part in _batches(path))
-        told = connection.send(stub.StreamStates, requests)
+        # The whole file is read before anything is sent: a fault in its last line takes nothing of it.
+        requests = [wire.StreamStatesRequest(states=part, source=source) for part in _batches(path)]
+        told = connection.send(stub.StreamStates, iter(requests))
     else:
         if monitor_id is None or state is None:
             raise click.UsageError("give --id and --state, or --file")

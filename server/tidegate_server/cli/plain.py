@@ -37,6 +37,9 @@ def seconds(duration: Duration) -> float:
 
 def _field(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        entry = _converter(field.message_type.fields_by_name["value"])
+        return {str(key): entry(value[key]) for key in sorted(value)}
     one = _converter(field)
     if field.is_repeated:
         return [one(item) for item in value]
