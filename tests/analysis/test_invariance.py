@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import tidegate_analysis as ta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from same_bytes import same_bytes
 
 Floats = NDArray[np.float64]
 Run = Callable[[Floats, Floats, Floats, ta.MetricSpec], ta.Result]
@@ -89,15 +89,6 @@ def _data(S: int, seed: int) -> tuple[Floats, Floats, Floats]:
     return x, y, past
 
 
-def _same_bytes(a: ta.Result, b: ta.Result) -> bool:
-    return all(
-        getattr(a, f.name).tobytes() == getattr(b, f.name).tobytes()
-        if isinstance(getattr(a, f.name), np.ndarray)
-        else getattr(a, f.name) == getattr(b, f.name)
-        for f in fields(a)
-    )
-
-
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("unit", [1000.0, 1e-9, 3.7, 2.0**-40])
 def test_the_unit_changes_nothing_but_the_units(name: str, unit: float) -> None:
@@ -126,13 +117,13 @@ def test_the_unit_changes_nothing_with_zeros_among_the_values() -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_same_input_gives_the_same_bytes(name: str) -> None:
+def test_the_same_input_gives_thesame_bytes(name: str) -> None:
     x, y, past = _data(9, 3)
     first = RUNS[name](x, y, past, LOG)
     again = RUNS[name](x.copy(), y.copy(), past.copy(), LOG)
-    assert _same_bytes(first, again)
+    assert same_bytes(first, again)
     other_layout = RUNS[name](np.asfortranarray(x), np.asfortranarray(y), np.asfortranarray(past), LOG)
-    assert _same_bytes(first, other_layout)
+    assert same_bytes(first, other_layout)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -149,7 +140,7 @@ def test_nothing_is_written_to_the_input(name: str) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_results_survive_a_trip_between_processes(name: str) -> None:
     found = RUNS[name](*_data(4, 5), LOG)
-    assert _same_bytes(pickle.loads(pickle.dumps(found)), found)
+    assert same_bytes(pickle.loads(pickle.dumps(found)), found)
     judged = ta.judge(found)
     assert pickle.loads(pickle.dumps(judged)).explain() == judged.explain()
 

@@ -7,7 +7,7 @@ import numpy as np
 from tidegate_analysis.contrast import ENOUGH_WINDOWS
 from tidegate_analysis.decide import Policy
 from tidegate_analysis.kernels import dependence, placebo, sequential
-from tidegate_analysis.prepare import to_scale
+from tidegate_analysis.prepare import HUGE, to_scale
 from tidegate_analysis.tail import CENTRE_WEIGHT, MIN_WINDOWS
 from tidegate_analysis.watches import (
     FIRST_LOOK,
@@ -320,7 +320,7 @@ def _newest(x: Floats, y: Floats, log: Bools) -> tuple[Floats, Floats]:
     """Newest scrape on the scale of the change; a zero counts as half the smallest positive value so far."""
     a, b = x[:, -1], y[:, -1]
     with np.errstate(invalid="ignore"):
-        easy = np.isfinite(a) & np.isfinite(b) & (~log | ((a > 0) & (b > 0)))
+        easy = (np.abs(a) <= HUGE) & (np.abs(b) <= HUGE) & (~log | ((a > 0) & (b > 0)))
     if easy.all():
         if log.all():
             return np.log(a), np.log(b)
