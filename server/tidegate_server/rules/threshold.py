@@ -95,7 +95,9 @@ def _points(batch: ta.SeriesBatch, check: ThresholdCheck, deployed_at: float) ->
         # A total that falls was reset: what it counted since its last scrape is not known.
         growth = np.diff(rows, axis=1, prepend=np.nan)
         rows = np.where(growth >= 0, growth / batch.step, np.nan)
-    totals = None if exposure is None else exposure.reshape(rows.shape)
+    # A block may carry totals for its ratios alone: those of other rows are ignored, and may be NaN.
+    ratio = check.metric.kind in ("ratio", "auto") and exposure is not None and np.isfinite(exposure).any()
+    totals = exposure.reshape(rows.shape) if exposure is not None and ratio else None
     seen = np.isfinite(rows) if totals is None else np.isfinite(rows) & np.isfinite(totals)
     count = seen.sum(axis=0).astype(np.float64)
     level: Floats = np.where(seen, rows, 0.0).sum(axis=0)
