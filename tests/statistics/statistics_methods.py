@@ -116,7 +116,8 @@ METHODS = (
     Method("compare, few windows", _few_windows, mirrored=False),
     Method("compare, instances", _instances, mirrored=False),
     Method("compare, counts", _alone, kind="count", scales=("auto",)),
-    Method("compare, ratios", _ratio, kind="ratio", scales=("auto",)),
+    # Where a fall is worse the failures are compared, which are the rarer ones: another question, not the mirror.
+    Method("compare, ratios", _ratio, kind="ratio", scales=("auto",), mirrored=False),
     Method("compare, saturation", _alone, kind="saturation", scales=("auto",)),
     Method("compare, counters", _alone, kind="counter", mirrored=False),
     Method("before/after", _before_after, mirrored=False),

@@ -133,11 +133,11 @@ def test_gates_of_a_hundred_metrics() -> None:
     halted = found = 0
     for gate in range(count):
         rows = gates.rows(gate)
-        options = {"history": gates.history[rows], "horizon": POINTS}
-        halted += accuracy.gate_watch(specs, gates.baseline[rows], gates.canary[rows], 12, **options)[0]
+        opened = ta.open_stream(specs, history=gates.history[rows], horizon=POINTS)
+        halted += accuracy.gate_watch(opened, gates.baseline[rows], gates.canary[rows], 12)[0]
         worse = gates.canary[rows].copy()
         worse[0] *= 1.5
-        found += 0 in accuracy.gate_watch(specs, gates.baseline[rows], worse, 12, **options)[1]
+        found += 0 in accuracy.gate_watch(opened, gates.baseline[rows], worse, 12)[1]
     # At most 5 % of healthy gates halt: 4 or more of 12 would happen twice in a thousand runs.
     assert halted <= 3
     assert found >= 10
