@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from tidegate_server import worker
 from tidegate_server.config import Config
@@ -24,8 +24,13 @@ ATTEMPTS = 3
 
 STATE_EVERY_BYTES = 1024 * 1024
 STATE_EVERY_BLOCKS = 512
+KEPT_FINISHED = 1024
+"""So many final verdicts are kept for clients that did not hear them."""
+
 REMEMBERED = 10_000
 """So many ids of evaluations that are gone are remembered, to say what became of them."""
+
+T = TypeVar("T")
 
 log = Log("live")
 
@@ -68,7 +73,7 @@ class Evaluation:
     @property
     def held_bytes(self) -> int:
         """Memory that the evaluation takes here."""
-        return len(self.opening) + self.tail_bytes + self.saved_bytes
+        return len(self.opening) + self.tail_bytes + self.saved_bytes + len(self.final or b"")
 
 
 class Evaluations:
@@ -81,8 +86,10 @@ class Evaluations:
         self.held_bytes = 0
         self._known: dict[str, Evaluation] = {}
         self._waiting: OrderedDict[str, Evaluation] = OrderedDict()
+        self._finished: OrderedDict[str, Evaluation] = OrderedDict()
         self._ended: OrderedDict[str, str] = OrderedDict()
         self._feeders: set[Feeder] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         """Return how many evaluations are held, those that wait for their client included."""
@@ -96,6 +103,7 @@ class Evaluations:
         RequestError
             When the opening is not as it should be, or the analysis cannot be reached.
         """
+        self._check_memory(len(opening))
         evaluation = Evaluation(uuid.uuid4().hex, opening, metrics)
         for attempt in range(ATTEMPTS):
             try:
@@ -135,11 +143,16 @@ class Evaluations:
             evaluation.feeder.take_over()
         evaluation.feeder = feeder
         self._waiting.pop(evaluation_id, None)
+        self._finished.pop(evaluation_id, None)
         if evaluation.expiry is not None:
             evaluation.expiry.cancel()
             evaluation.expiry = None
-        async with evaluation.lock:  # what the other stream had under way is settled now
-            return evaluation
+        try:
+            async with evaluation.lock:  # what the other stream had under way is settled now
+                return evaluation
+        except BaseException:
+            self.release(evaluation, feeder)
+            raise
 
     def release(self, evaluation: Evaluation, feeder: Feeder) -> None:
         """Keep an evaluation whose stream ended, for a while, unless another stream has it."""
@@ -148,12 +161,14 @@ class Evaluations:
         evaluation.feeder = None
         if evaluation.id not in self._known:
             return
-        self._waiting[evaluation.id] = evaluation
+        finished = evaluation.final is not None
+        (self._finished if finished else self._waiting)[evaluation.id] = evaluation
         seconds = self.config.resume_within_seconds
         evaluation.expiry = asyncio.get_running_loop().call_later(
             seconds, self._drop, evaluation, f"was dropped: no client came back within {seconds:g} s"
         )
-        self._make_room(self.config.max_kept_evaluations)
+        self._make_room(self._waiting, self.config.max_kept_evaluations)
+        self._make_room(self._finished, KEPT_FINISHED)
 
     async def advance(
         self,
@@ -171,9 +186,16 @@ class Evaluations:
         RequestError
             When another stream has the evaluation now, or the analysis cannot be reached.
         """
-        step = asyncio.ensure_future(self._advance(evaluation, feeder, blocks, everything, final))
-        step.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(step)
+        work = self._advance(evaluation, feeder, blocks, everything, final)
+        return await asyncio.shield(self._in_background(work))
+
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start work that nobody may be waiting for at its end."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
 
     async def _advance(
         self,
@@ -254,17 +276,15 @@ class Evaluations:
                 retry_seconds=5.0,
             )
 
-    def _make_room(self, most: int) -> None:
-        while len(self._waiting) > most:
-            self._drop(
-                next(iter(self._waiting.values())),
-                f"was dropped: more than {most} evaluations wait for a client",
-            )
+    def _make_room(self, among: OrderedDict[str, Evaluation], most: int) -> None:
+        while len(among) > most:
+            self._drop(next(iter(among.values())), f"was dropped: more than {most} evaluations wait for a client")
 
     def _drop(self, evaluation: Evaluation, why: str) -> None:
         if self._known.pop(evaluation.id, None) is None:
             return
         self._waiting.pop(evaluation.id, None)
+        self._finished.pop(evaluation.id, None)
         self.held_bytes -= evaluation.held_bytes
         if evaluation.expiry is not None:
             evaluation.expiry.cancel()
@@ -274,6 +294,7 @@ class Evaluations:
         evaluation.gone.set()
         if evaluation.final is None:
             log.info("dropped", evaluation=evaluation.id, why=why)
+            self._in_background(self.pool.run(worker.forget, evaluation.id, key=evaluation.id))
 
     def enter(self, feeder: Feeder) -> None:
         """Note an open stream, so that it hears of a drain."""

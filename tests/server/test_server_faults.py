@@ -200,3 +200,64 @@ def test_the_fork_server_may_die_too(serving: Serving, pool: AnalysisPool) -> No
     with serving.server(pool) as server, Caller(server.target) as caller:
         kill(pool)
         assert caller.analyze(request(*arms())).verdict == findings_pb2.VERDICT_PASS
+
+
+def test_clients_that_vanish_at_any_moment_cost_nothing(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    """Streams are left at every stage, some by closing the whole connection; nothing leaks, nothing is unforeseen."""
+    x, y = arms(points=30)
+    with serving.server(max_kept_evaluations=4) as server:
+        for k in range(24):
+            with Caller(server.target) as caller:
+                stream = caller.stream(opening())
+                if k % 8 > 0:
+                    stream.opened()
+                feed(stream, x, y, 0, 2 * (k % 8))
+                for _ in range(k % 5):
+                    stream.send(UPDATE)
+                if k % 8 > 3:
+                    stream.next()
+                if k % 6 == 5:
+                    stream.send(FINISH)
+                if k % 3:
+                    stream.cancel()  # else the connection goes with the caller
+        serving.until(lambda: server.evaluations.open_streams == 0)
+        serving.until(lambda: not server.evaluations._under_way)
+        assert len(server.evaluations._waiting) <= 4
+        held = sum(one.held_bytes for one in server.evaluations._known.values())
+        assert server.evaluations.held_bytes == held
+        with Caller(server.target) as caller:
+            run_undisturbed(caller, x, y)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_client_that_leaves_while_it_resumes_leaves_the_evaluation_behind(serving: Serving) -> None:
+    x, y = arms(points=20)
+    with serving.server() as server, Caller(server.target) as caller:
+        stream = caller.stream(opening())
+        evaluation_id = stream.opened().evaluation_id
+        stream.until_acknowledged(feed(stream, x, y, 0, 20))
+        evaluation = server.evaluations._known[evaluation_id]
+        serving.run(evaluation.lock.acquire())  # as if a step were under way
+        again = caller.stream(resuming(evaluation_id))
+        assert stream.error().reason == "EVALUATION_TAKEN_OVER"
+        again.cancel()
+        serving.until(lambda: server.evaluations.open_streams == 0)
+        serving.loop.call_soon_threadsafe(evaluation.lock.release)
+        assert evaluation.feeder is None
+        assert evaluation_id in server.evaluations._waiting
+        last = caller.stream(resuming(evaluation_id), FINISH)
+        assert last.opened().acknowledged_sequence == 40
+        assert last.final().sequence == 40
+
+
+def test_finished_evaluations_do_not_push_out_those_that_wait(serving: Serving) -> None:
+    with serving.server(max_kept_evaluations=1) as server, Caller(server.target) as caller:
+        broken = caller.stream(opening())
+        evaluation_id = broken.opened().evaluation_id
+        broken.cancel()
+        serving.until(lambda: server.evaluations.open_streams == 0)
+        for _ in range(3):
+            run_undisturbed(caller, *arms())
+        again = caller.stream(resuming(evaluation_id))
+        assert again.opened().evaluation_id == evaluation_id
+        again.cancel()
