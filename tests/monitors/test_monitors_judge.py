@@ -371,9 +371,18 @@ def test_the_sentence_names_the_monitor_the_state_and_the_times():
 
 def test_evidence_is_bounded_and_keeps_what_failed():
     monitors = [was(f"m{k}", (OK, LONG_AGO)) for k in range(500)] + [was("bad", (ALERT, LONG_AGO))]
-    found = look_at(Case(monitors, F, ""))
+    found = look_at(Case(monitors, F, "", replace(WINDOW, max_matches=1000)))
     assert len(found.monitors) == MAX_EVIDENCE
     assert found.monitors[0].monitor_id == "bad"
+
+
+def test_ten_thousand_matches_are_refused_without_reading_their_timelines():
+    monitors = [was(f"m{k}", (OK, LONG_AGO), told=False) for k in range(10_000)]
+    for now in (300.0, 600.0):
+        found = look_at(Case(monitors, F, "", now=now))
+        assert (found.verdict, found.reason) == (Verdict.FAIL, "too_many_matches")
+        assert found.sentence.startswith("10000 monitors matched 'env:prod' at ")
+        assert len(found.monitors) == MAX_EVIDENCE
 
 
 def test_matching_finds_what_lived_in_the_window():

@@ -219,7 +219,7 @@ def export(connection: Connection, identity: str, path: str, force: bool) -> Non
     if target.exists() and not force:
         raise click.UsageError(f"{path} is there already; say --force to write over it")
     try:
-        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
         raise CouldNotLookError(

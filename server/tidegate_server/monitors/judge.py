@@ -122,21 +122,27 @@ def judge(
     known = [_with_past_groups(one, histories.get(one.id)) for one in monitors]
     found = matching(check, known, look.since)
     muting = _muting([match.monitor for match in found], downtimes)
+    if not look.over or look.start == look.end:
+        crowd = [match for match in found if _is_watched(match, muting, check.muted)]
+        if len(crowd) > check.max_matches:
+            # Thousands of timelines need not be read to say that there are too many of them.
+            found = tuple(crowd[: max(check.max_matches + 1, MAX_EVIDENCE)])
+            rows = [row for match in found for row in _rows(check, match, None, [], look)]
+            return _Judgement(check, rows, look).too_many(len(crowd), look.until)
     rows = [
         row
         for match in found
         for row in _rows(check, match, histories.get(match.monitor.id), muting.get(match.monitor.id, []), look)
     ]
-    return _Judgement(check, rows, bool(found), look).observation()
+    return _Judgement(check, rows, look).observation()
 
 
 class _Judgement:
     """The rows of one look, and the answer that follows from them."""
 
-    def __init__(self, check: MonitorCheck, rows: Sequence[_Row], matched: bool, look: Look) -> None:
+    def __init__(self, check: MonitorCheck, rows: Sequence[_Row], look: Look) -> None:
         self.check = check
         self.rows = rows
-        self.matched = matched
         self.look = look
         self.include = check.muted is MutedHandling.INCLUDE
 
@@ -156,11 +162,7 @@ class _Judgement:
             return self.answer(Verdict.FAIL, "no_match", text, evidence)
         most, when = _extreme(self.presence(self.include), self.look, most=True)
         if most > self.check.max_matches:
-            text = (
-                f"{most} monitors matched {query} at {_clock(when)}, {self.check.max_matches} are allowed:"
-                " the query is too wide."
-            )
-            return self.answer(Verdict.FAIL, "too_many_matches", text, evidence)
+            return self.too_many(most, when)
         count = len({row.monitor.id for row in self.rows})
         unknown = [row for row in self.rows if self.unknown(row)]
         if unknown:
@@ -174,6 +176,13 @@ class _Judgement:
         muted = sum(all(piece.muted for piece in row.pieces) for row in self.rows) if not self.include else 0
         aside = f" ({muted} muted were left out)" if muted else ""
         return self.answer(Verdict.PASS, "all_well", f"None of {watched} failed{aside}.", evidence)
+
+    def too_many(self, count: int, when: float) -> Observation:
+        text = (
+            f"{count} monitors matched {self.check.query!r} at {_clock(when)}, {self.check.max_matches} are"
+            " allowed: the query is too wide."
+        )
+        return self.answer(Verdict.FAIL, "too_many_matches", text, self.evidence())
 
     def answer(
         self,
@@ -241,6 +250,15 @@ class _Judgement:
         if len(failing) > 1:
             text += f" {len(failing) - 1} more failed."
         return text
+
+
+def _is_watched(match: Match, muting: Mapping[str, object], handling: MutedHandling) -> bool:
+    """Say whether a monitor counts at this moment, whatever it went through before."""
+    if match.monitor.delete_time is not None:
+        return False
+    if handling is MutedHandling.INCLUDE:
+        return True
+    return match.monitor.id not in muting and not all(group.muted for group in match.groups)
 
 
 # --- timelines
