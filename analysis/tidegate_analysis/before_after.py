@@ -337,6 +337,8 @@ def _scan_portion(
     joined = np.concatenate([before, after], axis=1)
     moment = np.array([before.shape[1]])
     now = scan.contrasts_at(joined, moment, windows, plan.back)[:, 0] - stick.centre
+    finest = 1e-12 * np.nan_to_num(np.fmax.reduce(np.abs(joined), axis=1))[:, None]
+    now = np.where(np.abs(now) > finest, now, np.where(np.isnan(now), np.nan, 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
         # A past that never moved: any change is larger than all of it, and counts as the rank it has.
         never = (stick.scale == 0) & (stick.moments > 0)[:, None]

@@ -130,6 +130,8 @@ class Yardstick(NamedTuple):
     whole: Floats
 
 
+# Contrasts that agree to this share are equal: their last digits are rounding, and depend on the unit.
+TIE = 1e-9
 MIN_DAYS = 4
 CLIP_RMS = 3.5
 NORMAL_95 = 1.6448536269514722
@@ -199,6 +201,10 @@ def calibrate(
         _, scale, _ = placebo.centre_and_scale(c.transpose(0, 2, 1).reshape(S * W, K), centred=False)
         scale = scale.reshape(S, W)
         here = np.broadcast_to(scale[:, None, :], (S, 1, W))
+    # What is left of rounding is no spread.
+    finest = 1e-12 * np.nan_to_num(np.fmax.reduce(np.abs(blocks), axis=1))[:, None]
+    scale, here = np.where(scale > finest, scale, 0.0), np.where(here > finest[:, :, None], here, 0.0)
+    c = np.where(np.abs(c) > finest[:, :, None], c, np.where(np.isnan(c), np.nan, 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
         z = np.where(here > 0, c / np.where(here > 0, here, 1.0), np.where(c == 0, 0.0, np.nan))
     up = np.sort(np.fmax.reduce(z, axis=2), axis=1)
@@ -308,7 +314,7 @@ def rank_p(largest: Floats, past: Floats, moments: Ints) -> Floats:
     if K == 0:
         return np.ones(S)
     with np.errstate(invalid="ignore"):
-        beyond = (past >= largest[:, None]).sum(axis=1)
+        beyond = (past >= (largest - TIE * np.abs(largest))[:, None]).sum(axis=1)
     p = (1.0 + beyond) / (moments + 1.0)
     m = np.maximum(moments // 20, 2)
     column = np.arange(K)
