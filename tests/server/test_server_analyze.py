@@ -170,6 +170,29 @@ def test_counts_ratios_and_histograms_travel(caller: Caller) -> None:
     assert answer.findings[1].spec.kind == metrics_pb2.METRIC_KIND_HISTOGRAM
 
 
+def test_instances_of_an_arm_travel_one_by_one(caller: Caller) -> None:
+    rng = np.random.default_rng(2)
+    message = request(*arms(metrics=1))
+    del message.blocks[:]
+    for arm, factor in (("baseline", 1.0), ("canary", 1.6)):
+        for pod in range(3):
+            values = 100.0 * factor * np.exp(rng.normal(0.05 * pod, 0.02, (1, 60)))
+            message.blocks.append(block(arm, values, instance=f"{arm}-{pod}"))
+    answer = caller.analyze(message)
+    assert answer.verdict == findings_pb2.VERDICT_FAIL
+    assert 0.4 < answer.findings[0].effect < 0.8
+
+
+def test_counters_travel_with_their_restarts(caller: Caller) -> None:
+    rng = np.random.default_rng(3)
+    totals = np.cumsum(rng.poisson(100, (2, 1, 90)), axis=2).astype(float)
+    totals[1, 0, 40:] -= totals[1, 0, 39]  # the canary's process restarted
+    metrics = [ta.MetricSpec("requests_total", kind="counter", direction="down_is_worse", margin=0.2)]
+    answer = caller.analyze(request(totals[0], totals[1], metrics))
+    assert answer.findings[0].spec.kind == metrics_pb2.METRIC_KIND_COUNTER
+    assert answer.verdict == findings_pb2.VERDICT_PASS
+
+
 def changed(path: str, value: Any) -> es.AnalyzeRequest:
     """A good request with one field changed; ``path`` as in a violation."""
     message = request(*arms())
