@@ -137,6 +137,19 @@ def test_swapping_the_arms_mirrors_the_verdict(method: Method, case: str) -> Non
         np.testing.assert_allclose(one_change, -other_change, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("case", SWAPPED)
+def test_a_ratio_of_failures_mirrors_the_ratio_of_successes(case: str) -> None:
+    x, y = (np.round(np.nan_to_num(arm, nan=100.0)) for arm in CASES[case])
+    total = np.full_like(x, 1e4)
+    spec = ta.MetricSpec(name="errors", kind="ratio", direction="up_is_worse", margin=0.001)
+    totals = {"baseline_exposure": total, "canary_exposure": total}
+    failures = ta.compare(x, y, spec=spec, **totals)
+    successes = ta.compare(total - x, total - y, spec=spec.with_(direction="down_is_worse"), **totals)
+    np.testing.assert_array_equal(failures.verdict, successes.verdict)
+    np.testing.assert_allclose(failures.p_value, successes.p_value, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(failures.effect, -successes.effect, rtol=1e-6, atol=1e-12)
+
+
 UNITS = ("usual", "worse", "better", "ties", "two values", "gaps in both", "ragged", "one arm constant")
 
 
