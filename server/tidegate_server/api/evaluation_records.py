@@ -100,9 +100,7 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         """Start an evaluation, or return the one of the same request id."""
         size = len(request.request_id.encode())
         if size > MAX_REQUEST_ID_BYTES:
-            raise InvalidError(
-                [Violation("request_id", f"{size} bytes; at most {MAX_REQUEST_ID_BYTES} are allowed")]
-            )
+            raise InvalidError([Violation("request_id", f"{size} bytes; at most {MAX_REQUEST_ID_BYTES} are allowed")])
         gate, deployment = await self._prepare(request)
         now = self._clock()
         made = machine.begin(
@@ -250,18 +248,14 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         rules = [rule for rule in found.gate.rules if rule.name == request.rule or not request.rule]
         if not rules:
             names = ", ".join(rule.name for rule in found.gate.rules)
-            raise InvalidError(
-                [Violation("rule", f"there is no rule {request.rule[:60]!r}; rules are {names}")]
-            )
+            raise InvalidError([Violation("rule", f"there is no rule {request.rule[:60]!r}; rules are {names}")])
         bound = ("evidence", request.name, request.rule)
         after = int(read_token(request.page_token, *bound) or 0)
         size = page_size(request.page_size, most=MAX_EVIDENCE_BLOCKS)
         response = wire.GetEvidenceResponse()
         if not after:
             names_wanted = {rule.name for rule in rules}
-            response.rule_results.extend(
-                encode_rule_result(one) for one in found.results if one.rule in names_wanted
-            )
+            response.rule_results.extend(encode_rule_result(one) for one in found.results if one.rule in names_wanted)
         stored = await self._evaluations.blocks(found.id, after_position=after, limit=size + 1)
         last = _add_blocks(response, stored[:size], rules if request.rule else None)
         if last is not None and last < stored[-1].position:
@@ -282,9 +276,7 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         receipt = await self._evaluations.append_blocks(
             found.id, request.writer, blocks, complete=request.complete, now=now
         )
-        return wire.WriteSeriesResponse(
-            acknowledged_sequence=receipt.acknowledged_sequence, blocks_taken=receipt.taken
-        )
+        return wire.WriteSeriesResponse(acknowledged_sequence=receipt.acknowledged_sequence, blocks_taken=receipt.taken)
 
     # --- parts
 
@@ -343,9 +335,7 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
             _refuse([*wrong.found, *check_version_needed(deployment, gate.rules)])
             return gate, deployment
         _refuse(wrong.found)
-        gate = await self._gates.get(
-            key or GateKey(deployment.service, deployment.environment, DEFAULT_IDENTIFIER)
-        )
+        gate = await self._gates.get(key or GateKey(deployment.service, deployment.environment, DEFAULT_IDENTIFIER))
         if not gate.enabled:
             raise PreconditionError(
                 "GATE_DISABLED",
@@ -384,9 +374,7 @@ def _placed(deployment: Deployment, key: GateKey, wrong: Violations) -> Deployme
     for name in ("service", "environment"):
         told, own = getattr(deployment, name), getattr(key, name)
         if told and told != own:
-            wrong.add(
-                f"deployment.{name}", f"{told[:60]!r} is not the gate's {own!r}; leave it out or choose"
-            )
+            wrong.add(f"deployment.{name}", f"{told[:60]!r} is not the gate's {own!r}; leave it out or choose")
     return Deployment(
         service=key.service,
         environment=key.environment,

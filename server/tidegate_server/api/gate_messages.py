@@ -99,9 +99,7 @@ def _decode_regression(message: rules_pb2.RegressionRule, at: str, wrong: Violat
     return RegressionCheck(
         metrics=tuple(decode_specs(message.metrics, f"{at}.metrics", wrong)),
         design=cast("Any", decode_design(message.design, f"{at}.design", wrong)),
-        false_discovery_rate=(
-            message.false_discovery_rate if message.HasField("false_discovery_rate") else 0.05
-        ),
+        false_discovery_rate=(message.false_discovery_rate if message.HasField("false_discovery_rate") else 0.05),
         warm_up=_seconds(message, "warm_up", 60.0, at, wrong),
         horizon=_seconds(message, "horizon", 900.0, at, wrong),
     )
@@ -109,17 +107,14 @@ def _decode_regression(message: rules_pb2.RegressionRule, at: str, wrong: Violat
 
 def _decode_monitor(message: rules_pb2.MonitorRule, at: str, wrong: Violations) -> MonitorCheck:
     fail_on = frozenset(
-        decode_member(MonitorState, state, f"{at}.fail_on[{k}]", wrong)
-        for k, state in enumerate(message.fail_on)
+        decode_member(MonitorState, state, f"{at}.fail_on[{k}]", wrong) for k, state in enumerate(message.fail_on)
     )
     return MonitorCheck(
         query=message.query,
         duration=_seconds(message, "duration", 0.0, at, wrong),
         fail_on=fail_on or frozenset({MonitorState.ALERT, MonitorState.NO_DATA}),
         scope=decode_member(MonitorScope, message.scope, f"{at}.scope", wrong, default=MonitorScope.ANY),
-        muted=decode_member(
-            MutedHandling, message.muted, f"{at}.muted", wrong, default=MutedHandling.EXCLUDE
-        ),
+        muted=decode_member(MutedHandling, message.muted, f"{at}.muted", wrong, default=MutedHandling.EXCLUDE),
         max_matches=message.max_matches if message.HasField("max_matches") else 50,
     )
 

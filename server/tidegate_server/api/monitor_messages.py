@@ -55,9 +55,7 @@ def _decode_report(
     if message.HasField("time"):
         time = decode_time(message.time, f"{at}.time", wrong) or now
         if time > now + MAX_AHEAD:
-            wrong.add(
-                f"{at}.time", f"lies {time - now:.0f} s in the future; at most {MAX_AHEAD:.0f} s are taken"
-            )
+            wrong.add(f"{at}.time", f"lies {time - now:.0f} s in the future; at most {MAX_AHEAD:.0f} s are taken")
         elif time < now - MAX_BEHIND:
             wrong.add(f"{at}.time", "lies more than 30 days back")
     for name in ("tags", "scope", "group_tags"):
@@ -81,9 +79,7 @@ def _decode_report(
             wrong.add(f"{at}.valid_for", f"must be above 0 s and at most 30 days, not {seconds:g} s")
         elif seconds is not None:
             expire = time + seconds
-    groups = tuple(message.group_tags) or tuple(
-        tag for tag in (one.strip() for one in message.group.split(",")) if tag
-    )
+    groups = tuple(message.group_tags) or tuple(tag for tag in (one.strip() for one in message.group.split(",")) if tag)
     return StatePush(
         monitor_id=message.monitor_id,
         state=state,
@@ -154,9 +150,7 @@ def decode_downtime(message: monitors_pb2.Downtime, now: float, path: str, wrong
     wrong.found += check_query(message.query, f"{path}query")
     wrong.found += check_text(message.reason, f"{path}reason")
     if not message.reason.strip():
-        wrong.add(
-            f"{path}reason", "is needed: it stands in the evidence of every rule that the silence touches"
-        )
+        wrong.add(f"{path}reason", "is needed: it stands in the evidence of every rule that the silence touches")
     return Downtime(id="", query=message.query, start_time=start, end_time=end, reason=message.reason)
 
 

@@ -85,8 +85,7 @@ class MonitorServicer(monitor_service_pb2_grpc.MonitorServiceServicer):
         more = len(page) > size
         return monitor_service_pb2.ListMonitorsResponse(
             monitors=[
-                encode_monitor(match.monitor, match.groups if match.monitor.groups else ())
-                for match in page[:size]
+                encode_monitor(match.monitor, match.groups if match.monitor.groups else ()) for match in page[:size]
             ],
             next_page_token=write_token(page[size - 1].monitor.id if more else "", *bound),
             total_size=len(found),

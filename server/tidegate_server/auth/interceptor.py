@@ -35,9 +35,7 @@ class Authenticator:
         Wall time in seconds since the epoch.
     """
 
-    def __init__(
-        self, tokens: TokenRepository, *, always: bool, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, tokens: TokenRepository, *, always: bool, clock: Callable[[], float] = time.time) -> None:
         """Remember nothing yet."""
         self._tokens = tokens
         self._always = always
@@ -73,9 +71,7 @@ class Authenticator:
         parts = split_token(token.strip()) if kind.lower() == "bearer" else None
         record = None if parts is None else await self._find(parts[0])
         if parts is None or record is None or not proves(record, parts[1]):
-            raise UnauthenticatedError(
-                "UNAUTHENTICATED", "the token is not known; make one with tidegate token create"
-            )
+            raise UnauthenticatedError("UNAUTHENTICATED", "the token is not known; make one with tidegate token create")
         if not usable(record, self._clock()):
             raise UnauthenticatedError(
                 "UNAUTHENTICATED",
@@ -111,9 +107,7 @@ class AuthInterceptor(Interceptor):
         """Keep whom to ask."""
         self._authenticator = authenticator
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: Details
-    ) -> Handler | None:
+    async def intercept_service(self, continuation: Continuation, handler_call_details: Details) -> Handler | None:
         """Wrap the handler: who calls first, then what the request asks for."""
         method = handler_call_details.method
 

@@ -117,9 +117,7 @@ def enter(method: str, principal: Principal) -> None:
     if need is None:
         raise DeniedError("METHOD_NOT_ALLOWED", f"nobody may call {method}: it is no method of this server")
     allowed = (
-        principal.may_everywhere(need.role)
-        if need.where is Where.EVERYWHERE
-        else principal.may_somewhere(need.role)
+        principal.may_everywhere(need.role) if need.where is Where.EVERYWHERE else principal.may_somewhere(need.role)
     )
     if not allowed:
         where = " for every service and environment" if need.where is Where.EVERYWHERE else ""
