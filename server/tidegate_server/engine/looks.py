@@ -80,7 +80,7 @@ class Looks:
         pool: Pool,
         *,
         timing: Timing = DEFAULT_TIMING,
-        kept_bytes: int = 512 * 1024 * 1024,
+        kept_bytes: int = 2 * 1024**3,
     ) -> None:
         """Wire the parts."""
         self._evaluations = evaluations

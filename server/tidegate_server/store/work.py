@@ -51,6 +51,15 @@ class Tick:
     behind_us: int
 
 
+def _held(claims: Sequence[Claim]) -> sa.Select[tuple[str]]:
+    """The ids of claims that still hold, locked in the order in which everybody locks several: by id."""
+    mine = sa.tuple_(_e.id, _e.fence).in_([(claim.evaluation_id, claim.fence) for claim in claims])
+    locked = (
+        sa.select(_e.id).where(mine, _e.lease_owner == claims[0].owner).order_by(_e.id).with_for_update().cte("held")
+    )
+    return sa.select(locked.c.id)
+
+
 class SqlWork:
     """The engine's side of the evaluations.
 
@@ -184,10 +193,9 @@ class SqlWork:
         """Prolongs the leases of claims that still hold; returns their ids. The others are lost."""
         if not claims:
             return frozenset()
-        mine = sa.tuple_(_e.id, _e.fence).in_([(claim.evaluation_id, claim.fence) for claim in claims])
         statement = (
             sa.update(schema.evaluations)
-            .where(mine, _e.lease_owner == claims[0].owner)
+            .where(_e.id.in_(_held(claims)))
             .values(lease_us=self._database.now + self.lease_us)
             .returning(_e.id)
         )
@@ -198,11 +206,8 @@ class SqlWork:
         """Gives claims back undone: any replica may take them at once."""
         if not claims:
             return
-        mine = sa.tuple_(_e.id, _e.fence).in_([(claim.evaluation_id, claim.fence) for claim in claims])
         statement = (
-            sa.update(schema.evaluations)
-            .where(mine, _e.lease_owner == claims[0].owner)
-            .values(lease_owner=None, lease_us=None)
+            sa.update(schema.evaluations).where(_e.id.in_(_held(claims))).values(lease_owner=None, lease_us=None)
         )
         async with self._database.write() as connection:
             await connection.execute(statement)
