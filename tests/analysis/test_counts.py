@@ -263,6 +263,27 @@ def test_ratios_with_no_or_many_events(points: int) -> None:
     assert (lost.low[0], lost.high[0]) == pytest.approx((-bad.high[0], -bad.low[0]))
 
 
+@pytest.mark.parametrize("common", [False, True])
+@pytest.mark.parametrize("sign", [-1, 0, 1])
+def test_ratios_are_as_sharp_from_either_side(common: bool, sign: int) -> None:
+    """Failures of requests and successes of requests say the same; so do rare conversions, where a fall is worse."""
+    rng = np.random.default_rng(10)
+    n = np.full((80, 20), 500.0)
+    b, c = rng.binomial(500, 0.02, (80, 20)).astype(float), rng.binomial(500, 0.026, (80, 20)).astype(float)
+    kwargs = {"margin": 0.01, "absolute": True, "baseline_exposure": n, "canary_exposure": n}
+    one = counts.fixed_horizon_counts(b, c, sign=sign, **kwargs)
+    two = counts.fixed_horizon_counts(n - b, n - c, sign=-sign, **kwargs)
+    assert np.allclose(one.p_value, two.p_value)
+    assert np.allclose(one.pass_p_value, two.pass_p_value)
+    assert np.allclose(one.effect, -two.effect)
+    assert np.allclose(one.low, -two.high)
+    # Swapped arms and a swapped direction are the same question.
+    other = (n - c, n - b) if common else (c, b)
+    swapped = counts.fixed_horizon_counts(*other, sign=sign if common else -sign, **kwargs)
+    assert np.allclose(one.p_value, swapped.p_value)
+    assert np.allclose(one.pass_p_value, swapped.pass_p_value)
+
+
 @pytest.mark.parametrize("events", range(5))
 def test_under_five_events_nothing_is_claimed_at_even_shares(events: int) -> None:
     for sign in (1, 0):
@@ -677,7 +698,9 @@ def test_every_bet_on_a_difference_is_fair_at_its_margin() -> None:
                 fall, rise, np.full((size, 1), n_b), np.full((size, 1), n_c), *np.zeros((2, size), dtype=np.int64)
             )
             _, v, w = counts.weights(data)
-            like, burden = count_stream._likelihood(design, count_stream.start(design), data, v, w)
+            start = count_stream.start(design)
+            start = start._replace(likelihood=start.likelihood[:size], burden=start.burden[:size])
+            like, burden = count_stream._likelihood(design, start, data, v, w)
             bets = np.exp(like[:, : len(count_stream.GRID)] - m * burden)
             up = count_stream.GRID > 0
             # Null "the difference is at most m" for bets on more: lower the canary by extra; and mirrored.
@@ -738,6 +761,10 @@ def test_a_stream_with_and_without_events() -> None:
     bad = count_stream.evidence(design, stream(design, zero, zero + 10, n * 6, n * 6))
     assert bad.log_e_fail[0] > math.log(50)
     assert 0 < bad.low[0] < 0.01 < bad.high[0]
+    # Rare successes where a fall is worse are as well seen as rare failures.
+    rare = count_stream.count_design(0.005, n_series=1, absolute=True, sign=-1)
+    fewer = count_stream.evidence(rare, stream(rare, zero + 20, zero + 5, n * 6, n * 6))
+    assert fewer.log_e_fail[0] > math.log(50)
     # Successes of which some went missing: the mirror.
     mirror = count_stream.count_design(0.005, n_series=1, absolute=True, sign=-1)
     lost = count_stream.evidence(mirror, stream(mirror, n * 6, n * 6 - 10, n * 6, n * 6))

@@ -41,13 +41,11 @@ class CountDesign(NamedTuple):
 
     ``sign``: 1 where a rise is worse, -1 where a fall is, 0 where both are. ``margin_up``, ``margin_down``:
     margins on the working scale (log rate ratio, or with ``absolute`` difference of ratios), both above 0.
-    ``mirrored``: whether failures are counted in place of successes.
     """
 
     sign: Array
     margin_up: Array
     margin_down: Array
-    mirrored: NDArray[np.bool_]
     absolute: bool
 
 
@@ -61,6 +59,9 @@ class CountState(NamedTuple):
     stretch so far; ``wealth`` ``(S, 3, 2, L)``, logarithms, for the nulls 0, margin up and margin down, bets
     on a rise and on a fall, and every stake; ``moments`` ``(S, 8)``, sums over stretches from which the
     dispersion follows; ``missing`` and ``raised`` as in :class:`~tidegate_analysis.kernels.counts.CountData`.
+
+    With ``absolute`` all but the last two have twice the rows: below the events what is not an event. Which
+    of the two is rare, and so tells more, is not known before; their e-values are averaged.
     """
 
     likelihood: Array
@@ -111,9 +112,7 @@ class CountEvidence(NamedTuple):
     dispersion: Array
 
 
-def count_design(
-    margin: ArrayLike, *, sign: ArrayLike = 1, absolute: bool = False, n_series: int
-) -> CountDesign:
+def count_design(margin: ArrayLike, *, sign: ArrayLike = 1, absolute: bool = False, n_series: int) -> CountDesign:
     """Return the design of a stream.
 
     Parameters
@@ -132,15 +131,27 @@ def count_design(
     extent = counts.per_series("margin", margin, n_series)
     if not (np.isfinite(extent) & (extent > 0)).all():
         raise ValueError("margin: must be finite and above 0")
-    mirrored = np.full(n_series, absolute) & (way < 0)
-    up, down = counts.working_margins(extent, np.where(mirrored, 1.0, way), absolute=absolute)
-    return CountDesign(np.where(mirrored, 1.0, way), up, down, mirrored, absolute)
+    up, down = counts.working_margins(extent, way, absolute=absolute)
+    return CountDesign(way, up, down, absolute)
+
+
+def _doubled(design: CountDesign) -> CountDesign:
+    """The design of the rows of a state: with ``absolute`` those of the events, then those of the rest."""
+    if not design.absolute:
+        return design
+    return CountDesign(
+        np.concatenate([design.sign, -design.sign]),
+        np.concatenate([design.margin_up, design.margin_down]),
+        np.concatenate([design.margin_down, design.margin_up]),
+        design.absolute,
+    )
 
 
 def start(design: CountDesign) -> CountState:
     """Return the state before the first scrape."""
     size = len(design.sign)
     none = np.zeros(size, dtype=np.int64)
+    size *= 2 if design.absolute else 1
     return CountState(
         np.zeros((size, len(GRID) + 2)),
         np.zeros((size, len(GRID) if design.absolute else 0)),
@@ -173,20 +184,17 @@ def update(
         margin is a difference of ratios.
     """
     if design.absolute and baseline_exposure is None:
-        raise ValueError(
-            "baseline_exposure: is missing; a difference of event ratios needs the totals of both arms"
-        )
+        raise ValueError("baseline_exposure: is missing; a difference of event ratios needs the totals of both arms")
     given = counts.check_counts(
         baseline_events, canary_events, baseline_exposure, canary_exposure, bounded=design.absolute
     )
     if given.canary.shape[0] != len(design.sign):
-        raise ValueError(
-            f"baseline_events: has {given.canary.shape[0]} series, the stream has {len(design.sign)}"
-        )
-    data = counts.failures(given, design.mirrored) if design.absolute else given
-    columns = data.canary.shape[1]
+        raise ValueError(f"baseline_events: has {given.canary.shape[0]} series, the stream has {len(design.sign)}")
+    columns = given.canary.shape[1]
     if columns == 0:
         return state
+    data = _with_rest(given) if design.absolute else given
+    design = _doubled(design)
     u, v, w = counts.weights(data)
     likelihood, burden = _likelihood(design, state, data, v, w)
     stretch, scale, wealth, moments = _stretches(design, state, data, u, v, w)
@@ -200,8 +208,25 @@ def update(
         scale,
         wealth,
         moments,
-        state.missing + data.missing,
-        state.raised + data.raised,
+        state.missing + given.missing,
+        state.raised + given.raised,
+    )
+
+
+def _with_rest(data: CountData) -> CountData:
+    """Put what is not an event below the events, as further rows."""
+    rest = counts.rest_of(data, True)
+
+    def both(one: Array, two: Array) -> Array:
+        return np.concatenate([one, two])
+
+    return CountData(
+        both(data.baseline, rest.baseline),
+        both(data.canary, rest.canary),
+        both(data.baseline_exposure, rest.baseline_exposure),
+        both(data.canary_exposure, rest.canary_exposure),
+        data.missing,
+        data.raised,
     )
 
 
@@ -210,9 +235,7 @@ def _run(total: Array, more: Array) -> Array:
     return np.asarray(np.cumsum(np.concatenate([total[..., None], more], axis=-1), axis=-1)[..., -1])
 
 
-def _likelihood(
-    design: CountDesign, state: CountState, data: CountData, rho: Array, w: Array
-) -> tuple[Array, Array]:
+def _likelihood(design: CountDesign, state: CountState, data: CountData, rho: Array, w: Array) -> tuple[Array, Array]:
     size, columns = data.canary.shape
     likelihood, burden = np.empty_like(state.likelihood), np.empty_like(state.burden)
     per = max(1, CHUNK // (columns * state.likelihood.shape[1]))
@@ -274,9 +297,7 @@ def _stretches(
     else:
         up, down = np.exp(design.margin_up)[:, None], np.exp(-design.margin_down)[:, None]
         gaps = np.stack([r - f, r - up * f, r - down * f], axis=1)
-    reach = np.maximum.accumulate(np.concatenate([state.scale[..., None], np.abs(gaps)], axis=-1), axis=-1)[
-        ..., 1:
-    ]
+    reach = np.maximum.accumulate(np.concatenate([state.scale[..., None], np.abs(gaps)], axis=-1), axis=-1)[..., 1:]
     bet = np.divide(gaps, reach, out=np.zeros_like(gaps), where=reach > 0)
     signed = np.stack([bet, -bet], axis=2)
     wealth = _run(state.wealth, np.log1p(STAKES[:, None] * signed[:, :, :, None, :]))
@@ -351,6 +372,27 @@ def log_e_values(design: CountDesign, state: CountState, *, dispersion: ArrayLik
     """
     size = len(design.sign)
     past = np.full(size, np.nan) if dispersion is None else counts.per_series("dispersion", dispersion, size)
+    if not design.absolute:
+        return _row_log_e(design, state, past)
+    e = _row_log_e(_doubled(design), state, np.concatenate([past, past]))
+    one, two = LogE(*(x[:size] for x in e)), LogE(*(x[size:] for x in e))
+
+    def mean(first: Array, second: Array) -> Array:
+        return np.asarray(np.logaddexp(first, second) - np.log(2.0))
+
+    # More of the rest is less of the events.
+    return LogE(
+        mean(one.differs, two.differs),
+        mean(one.above, two.below),
+        mean(one.below, two.above),
+        mean(one.beyond_up, two.beyond_down),
+        mean(one.beyond_down, two.beyond_up),
+        mean(one.short_up, two.short_down),
+        mean(one.short_down, two.short_up),
+    )
+
+
+def _row_log_e(design: CountDesign, state: CountState, past: Array) -> LogE:
     learnt = np.isfinite(past)
     exact = _grid_log_e(design, state, np.where(learnt, np.maximum(past, 1.0), 1.0))
     if learnt.all():
@@ -358,10 +400,7 @@ def log_e_values(design: CountDesign, state: CountState, *, dispersion: ArrayLik
     clumped = _grid_log_e(design, state, _worst(state))
     whole = _stretch_log_e(state)
     return LogE(
-        *(
-            np.where(learnt, a, np.minimum(a, np.maximum(b, c)))
-            for a, b, c in zip(exact, clumped, whole, strict=True)
-        )
+        *(np.where(learnt, a, np.minimum(a, np.maximum(b, c))) for a, b, c in zip(exact, clumped, whole, strict=True))
     )
 
 
@@ -391,24 +430,28 @@ def evidence(
     def pick(up: Array, down: Array, either: Array) -> Array:
         return np.where(way > 0, up, np.where(way < 0, down, either))
 
+    known = np.concatenate([past, past]) if design.absolute else past
     phi = np.where(
-        np.isfinite(past),
-        np.maximum(past, 1.0),
+        np.isfinite(known),
+        np.maximum(known, 1.0),
         np.minimum(counts.fitted_dispersion(tuple(state.moments.T)), _worst(state)),
     )
-    rise, fall, weight = state.sums.T
+    rise, fall, weight = state.sums[:size].T
     seen = weight > 0
-    safe = np.where(seen, weight, 1.0)
     if design.absolute:
-        change = (rise - fall) / safe
-        low, high = _difference_sequence(state, phi, level)
-        flip = design.mirrored
-        effect = np.where(flip, -change, change)
-        low, high = np.where(flip, -high, low), np.where(flip, -low, high)
+        effect = (rise - fall) / np.where(seen, weight, 1.0)
+        # Half the error rate for each of the two sides; what both leave is kept.
+        ends = _difference_sequence(state, phi, np.concatenate([level, level]) / 2.0)
+        low = np.maximum(ends[0][:size], -ends[1][size:])
+        high = np.minimum(ends[1][:size], -ends[0][size:])
+        common = state.events[:size].sum(axis=1) > state.events[size:].sum(axis=1)
+        rare = np.arange(size) + np.where(common, size, 0)
+        phi, number = phi[rare], state.events.sum(axis=1)[rare]
     else:
         bare = (rise == 0) | (fall == 0)
         change = np.log(rise + 0.25 * bare) - np.log(fall + 0.25 * bare)
         low, high = _ratio_sequence(state, phi, level)
+        number = state.events.sum(axis=1)
         with np.errstate(over="ignore"):
             effect, low, high = np.expm1(change), np.expm1(low), np.expm1(high)
     unknown = np.where(seen, 0.0, np.nan)
@@ -419,7 +462,7 @@ def evidence(
         effect + unknown,
         low + unknown,
         high + unknown,
-        np.where(seen, state.events.sum(axis=1) / phi, 0.0),
+        np.where(seen, number / phi, 0.0),
         phi + unknown,
     )
 

@@ -475,8 +475,8 @@ def fixed_horizon_counts(
         The change that matters, above 0, a scalar or ``(S,)``: a fraction (0.1 = 10 %), or with ``absolute``
         a difference of event ratios (0.005 = half a percentage point).
     absolute:
-        Whether the effect is a difference of ratios ``events / exposure``; needs the exposures. Where a fall
-        is worse (successes), the failures ``exposure - events`` are compared, which are the rarer ones.
+        Whether the effect is a difference of ratios ``events / exposure``; needs the exposures. Where more
+        than half are events (successes), the rest (failures) is compared, which is rarer.
     sign:
         1 where a rise is worse, -1 where a fall is, 0 where both are; a scalar or ``(S,)``.
     alpha, alpha_pass:
@@ -499,13 +499,13 @@ def fixed_horizon_counts(
         raise ValueError("baseline_exposure: is missing; a difference of event ratios needs the totals of both arms")
     way = np.sign(per_series("sign", sign, size))
     level, level_pass = per_series("alpha", alpha, size), per_series("alpha_pass", alpha_pass, size)
-    mirrored = absolute & (way < 0)
-    data = failures(given, mirrored) if absolute else given
+    mirrored = np.full(size, absolute) & _common(given)
+    data = rest_of(given, mirrored) if absolute else given
     if not data.canary.shape[1]:
         none = np.zeros((size, 1))
         data = CountData(none, none, none, none, data.missing, data.raised)
-    # From here on the question is "up is worse" for the mirrored ones.
-    up = np.where(mirrored, 1.0, way)
+    # For the mirrored ones more of the rest is less of the events.
+    up = np.where(mirrored, -way, way)
     low_level = np.where(up > 0, level, np.where(up < 0, level_pass, 0.5 * level))
     high_level = np.where(up > 0, level_pass, np.where(up < 0, level, 0.5 * level))
     margins = working_margins(extent, up, absolute=absolute)
@@ -589,9 +589,16 @@ def per_series(name: str, value: ArrayLike, size: int) -> Array:
     return np.broadcast_to(array, (size,))
 
 
-def failures(data: CountData, mirrored: NDArray[np.bool_]) -> CountData:
-    """Turn successes into failures where a fall is worse."""
-    flip = mirrored[:, None]
+def _common(data: CountData) -> NDArray[np.bool_]:
+    """Whether more than half of all, both arms together, are events: then the rest is what is rare."""
+    events = data.baseline.sum(axis=1) + data.canary.sum(axis=1)
+    total = data.baseline_exposure.sum(axis=1) + data.canary_exposure.sum(axis=1)
+    return np.asarray(events > 0.5 * total)
+
+
+def rest_of(data: CountData, mirrored: NDArray[np.bool_] | bool) -> CountData:
+    """Put what is not an event in the place of events: failures for successes."""
+    flip = np.broadcast_to(mirrored, data.canary.shape[:1])[:, None]
     return data._replace(
         baseline=np.where(flip, data.baseline_exposure - data.baseline, data.baseline),
         canary=np.where(flip, data.canary_exposure - data.canary, data.canary),
