@@ -80,7 +80,7 @@ class Server:
         self._told: set[asyncio.Task[None]] = set()
         host, _ = split_address(config.address)
         # Off where only this machine's users can call, unless it was switched on.
-        who = Authenticator(self.durable.store.tokens, always=not (is_local(host) or config.insecure))
+        who = Authenticator(self.durable.store.tokens, always=not is_local(host))
         chain = [
             LogInterceptor(),
             ErrorInterceptor(),

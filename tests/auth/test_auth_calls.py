@@ -312,3 +312,11 @@ def test_changes_stand_in_the_audit_log_under_their_caller_and_without_secrets(g
 
 def test_off_by_default_on_loopback(calls):
     assert calls.gates.ListGates(gate_service_pb2.ListGatesRequest()) is not None
+
+
+def test_on_beyond_loopback_whatever_the_store_says(serving):
+    with serving.server(address="0.0.0.0:0", insecure=True) as server:
+        calls = Calls(f"127.0.0.1:{server.port}")
+        found = refused(lambda: calls.gates.ListGates(gate_service_pb2.ListGatesRequest()))
+        assert found.code == "UNAUTHENTICATED"
+        calls.close()
