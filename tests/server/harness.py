@@ -27,7 +27,7 @@ from tidegate_server.pool import AnalysisPool
 T = TypeVar("T")
 START = 1_700_000_000.0
 STEP = 10.0
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Serving:

@@ -52,7 +52,7 @@ class Process:
         raise AssertionError(f"the server ended without {event!r}")
 
     def ended(self) -> int:
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def serve(*options: str) -> Iterator[Process]:
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     command = [str(PROGRAM), "serve", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_sigterm_drains_and_exits_with_0() -> None:
@@ -171,7 +171,7 @@ def test_draining_lets_open_work_end(serving: Serving) -> None:
     server = serving.run(start())
     with Caller(server.target) as caller, grpc.insecure_channel(server.target) as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
         assert next(watch).status == SERVING
         stream = caller.stream(opening())
         stream.opened()
@@ -183,7 +183,7 @@ def test_draining_lets_open_work_end(serving: Serving) -> None:
         stream.send(FINISH)
         assert stream.final().verdict
         serving.loop.call_soon_threadsafe(hurry.set)
-        draining.result(20)
+        draining.result(60)
         watch.cancel()
 
 
@@ -197,7 +197,7 @@ def test_only_its_own_work_holds_a_drain_up(serving: Serving) -> None:
 
     server = serving.run(start())
     with grpc.insecure_channel(server.target) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
         assert next(watch).status == SERVING
         serving.run(server.drain())
         assert next(watch).status == NOT_SERVING

@@ -22,7 +22,7 @@ def pool(serving: Serving) -> AnalysisPool:
 
 @pytest.fixture
 def own_pool() -> Iterator[AnalysisPool]:
-    made = AnalysisPool(1, timeout_seconds=0.5)
+    made = AnalysisPool(1)
     made.start()
     yield made
     made.close()
@@ -82,7 +82,7 @@ def test_a_killed_worker_is_told_and_replaced(serving: Serving, pool: AnalysisPo
     under_way = asyncio.run_coroutine_threadsafe(work(), serving.loop)
     serving.until(lambda: any(slot.waiting == 2 for slot in pool._slots))
     os.kill(victim, signal.SIGKILL)
-    assert [type(one) for one in under_way.result(20)] == [WorkerLostError] * 2
+    assert [type(one) for one in under_way.result(60)] == [WorkerLostError] * 2
     fresh = serving.run(pool.run(os.getpid, key=key))
     assert fresh != victim
     assert fresh in pool.pids
@@ -103,9 +103,11 @@ def test_a_worker_that_died_idle_is_replaced_at_its_next_work(serving: Serving, 
 
 
 def test_work_that_takes_too_long_costs_its_worker(serving: Serving, own_pool: AnalysisPool) -> None:
+    own_pool.timeout_seconds = 0.2
     with pytest.raises(WorkerLostError) as caught:
-        serving.run(own_pool.run(time.sleep, 60))
+        serving.run(own_pool.run(time.sleep, 600))
     assert caught.value.timed_out
+    own_pool.timeout_seconds = 60.0
     assert serving.run(own_pool.run(os.getpid)) in own_pool.pids
 
 

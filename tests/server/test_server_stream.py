@@ -241,13 +241,16 @@ def test_a_finished_evaluation_tells_its_verdict_again_but_takes_no_block(caller
         again = caller.stream(resuming(evaluation_id))
         assert again.opened().acknowledged_sequence == 2
         again.send(ask)
-        assert again.next().update == final
-        again.cancel()
+        assert [message.update for message in again.call] == [final]  # and the call ends
     late = caller.stream(resuming(evaluation_id))
     late.opened()
     late.send_block(block("canary", y), sequence=3)
     refusal = late.error()
     assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "EVALUATION_FINISHED")
+    closed = caller.stream(resuming(evaluation_id))
+    closed.close()
+    closed.opened()
+    assert closed.final() == final
 
 
 def test_an_evaluation_that_nobody_knows(caller: Caller) -> None:
@@ -325,6 +328,21 @@ def test_streams_have_limits(serving: Serving) -> None:
         assert third.error().metadata == {"limit": "max_series", "value": "4", "got": "6"}
         many = caller.stream(opening(specs("abcdef"))).error()
         assert many.metadata == {"limit": "max_series", "value": "4", "got": "6"}
+
+
+def test_points_that_were_not_taken_do_not_count(serving: Serving) -> None:
+    with serving.server(max_points=100) as server, Caller(server.target) as caller:
+        stream = caller.stream(opening())
+        evaluation_id = stream.opened().evaluation_id
+        for _ in range(3):
+            stream.send_block(block("canary", np.ones((2, 30)), metrics=("a", "unknown")))
+            assert list(stream.error().fields) == ["block.metrics[1]"]
+            stream = caller.stream(resuming(evaluation_id))
+            assert stream.opened().acknowledged_sequence == 0
+        stream.until_acknowledged(stream.send_block(block("canary", np.ones((2, 50)))))
+        assert server.evaluations._known[evaluation_id].points == 100
+        stream.send_block(block("baseline", np.ones((2, 1))))
+        assert stream.error().metadata["got"] == "102"
 
 
 def test_memory_over_all_evaluations_has_a_limit(serving: Serving) -> None:

@@ -9,6 +9,7 @@ slowed down by flow control.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 
 from tidegate.v1 import evaluation_service_pb2, metrics_pb2
@@ -38,6 +39,7 @@ class EvaluationStream:
         self._evaluation: Evaluation | None = None
         self._pending: list[tuple[int, bytes]] = []
         self._pending_bytes = 0
+        self._counted: deque[tuple[int, int]] = deque()
         self._received = 0
         self._acknowledge = False
         self._everything = False
@@ -77,8 +79,16 @@ class EvaluationStream:
             if reader is not None:
                 reader.cancel()
             if self._evaluation is not None:
+                # What was not taken will be sent, and counted, again.
+                self._forget_taken(self._evaluation.acknowledged)
+                self._evaluation.points -= sum(points for _, points in self._counted)
                 self._evaluations.release(self._evaluation, self)
             self._evaluations.leave(self)
+
+    def _forget_taken(self, acknowledged: int) -> None:
+        """Keep count of the blocks that were received but not taken yet."""
+        while self._counted and self._counted[0][0] <= acknowledged:
+            self._counted.popleft()
 
     async def _open(self) -> Evaluation:
         try:
@@ -91,8 +101,9 @@ class EvaluationStream:
         opening = first.open
         if opening.resume_evaluation_id:
             evaluation = await self._evaluations.resume(opening.resume_evaluation_id, self)
-            self._everything = evaluation.acknowledged > 0 or evaluation.final is not None
-            self._changed.set()
+            if evaluation.acknowledged and evaluation.final is None:  # the client may have missed the last update
+                self._everything = True
+                self._changed.set()
         else:
             if len(opening.metrics) > self._config.max_series:
                 raise over_limit("max_series", self._config.max_series, len(opening.metrics), "declare fewer metrics")
@@ -124,7 +135,6 @@ class EvaluationStream:
             if evaluation.final is not None:
                 if final or everything or self._closed:
                     await self._context.write(_update(evaluation.final))
-                if final or self._closed:
                     return
             elif blocks or everything or final:
                 before = evaluation.acknowledged
@@ -239,6 +249,8 @@ class EvaluationStream:
             self._room.clear()
             await self._room.wait()
         evaluation.points += points
+        self._forget_taken(evaluation.acknowledged)
+        self._counted.append((expected, points))
         self._received = expected
         self._pending.append((expected, payload))
         self._pending_bytes += len(payload)
