@@ -27,6 +27,8 @@ ARMS: tuple[Arm, Arm] = ("baseline", "canary")
 PHASES: tuple[Phase, Phase] = ("pre", "post")
 # A block this long at a step of a second is a year; longer ones are a mistake in the step.
 MAX_COLUMNS = 1 << 25
+# Points of all metrics over the whole span: half a gigabyte.
+MAX_CELLS = 1 << 26
 
 
 class BlockError(ValueError):
@@ -128,7 +130,7 @@ class SeriesBatch:
             self._row[spec.name] = k
         self._plain = np.array([k for k, s in enumerate(self.specs) if s.kind != "histogram"], dtype=np.int64)
         self._tracks: dict[tuple[Arm, Phase, str], _Track] = {}
-        self._histograms: dict[tuple[str, Arm, Phase], dict[int, Floats]] = {}
+        self._histograms: dict[tuple[str, Arm, Phase, str], dict[int, Floats]] = {}
         self._bounds: dict[str, Floats] = {}
         self.step = math.nan
         self.origin = math.nan
@@ -148,14 +150,18 @@ class SeriesBatch:
             When the block cannot be used; nothing of it is then taken.
         """
         rows, values, exposure = self._checked(block)
-        histograms = self._checked_histograms(block)
-        if math.isnan(self.step):
-            self.step, self.origin = float(block.step), float(block.start)
-        if abs(block.step - self.step) > 1e-6 * self.step:
-            raise BlockError("step", f"{block.step:g} s in a batch of {self.step:g} s; all blocks must have one step")
-        position = (block.start - self.origin) / self.step
+        histograms, bounds = self._checked_histograms(block)
+        step, origin = (float(block.step), float(block.start)) if math.isnan(self.step) else (self.step, self.origin)
+        if abs(block.step - step) > 1e-6 * step:
+            raise BlockError("step", f"{block.step:g} s in a batch of {step:g} s; all blocks must have one step")
+        columns = values.shape[1] if values.size or not histograms else len(next(iter(histograms.values())))
+        position = (block.start - origin) / step
+        self._check_reach(position, columns)
+        # From here on nothing fails.
+        self.step, self.origin = step, origin
+        self._bounds.update(bounds)
         low = math.floor(position + 0.5)
-        skew = abs(position - low) * self.step
+        skew = abs(position - low) * step
         if skew > 0.01 * self.step:
             self._note(
                 "clock_skew",
@@ -163,18 +169,7 @@ class SeriesBatch:
                 f"clocks disagree by up to {skew:.3g} s; points were moved to the nearest scrape",
                 largest=skew,
             )
-        columns = values.shape[1] if values.size or not histograms else len(next(iter(histograms.values())))
         track = self._tracks.setdefault((block.arm, block.phase, block.instance), _Track())
-        reach = (
-            max(track.first + track.values.shape[1], low + columns) - min(track.first, low)
-            if track.values.shape[1]
-            else columns
-        )
-        if reach > MAX_COLUMNS:
-            raise BlockError(
-                "start_time",
-                f"lies {abs(low - track.first)} scrapes from the other points; check times and step",
-            )
         track.reserve(len(self.specs), low, low + columns)
         part = slice(low - track.first, low - track.first + columns)
         if low < track.first + track.seen.size and track.seen[part].any():
@@ -189,10 +184,17 @@ class SeriesBatch:
                 track.exposure = np.full(track.values.shape, np.nan)
             track.exposure[rows, part] = np.where(np.isnan(exposure), track.exposure[rows, part], exposure)
         for name, counts in histograms.items():
-            store = self._histograms.setdefault((name, block.arm, block.phase), {})
-            for k in range(columns):
-                at = low + k
-                store[at] = counts[k] if at not in store or not block.instance else store[at] + counts[k]
+            store = self._histograms.setdefault((name, block.arm, block.phase, block.instance), {})
+            store.update({low + k: counts[k] for k in range(columns)})
+
+    def _check_reach(self, position: float, columns: int) -> None:
+        """Refuse a block so far from the others that the points between them would not fit into memory."""
+        ends = [end for t in self._tracks.values() if t.seen.size for end in (t.first, t.first + t.seen.size)]
+        reach = max([*ends, position + columns]) - min([*ends, position])
+        if not reach <= MAX_COLUMNS or reach * len(self.specs) > MAX_CELLS:
+            raise BlockError(
+                "start_time", f"the points would span {reach:.3g} scrapes; check times, step and the unit of both"
+            )
 
     def _checked(self, block: Block) -> tuple[NDArray[np.int64], Floats, Floats | None]:
         if block.arm not in ARMS:
@@ -230,26 +232,40 @@ class SeriesBatch:
             if len(set(block.metrics)) != len(block.metrics):
                 raise BlockError("metrics", "a metric is named twice")
             rows = np.array([self._row[name] for name in block.metrics], dtype=np.int64)
+            for k in np.flatnonzero(~np.isin(rows, self._plain)).tolist():
+                if not np.isnan(values[k]).all():
+                    raise BlockError(f"metrics[{k}]", f"{block.metrics[k]!r} is a histogram; send it in histograms")
         if values.shape[1] == 0 and not block.histograms:
             raise BlockError("columns", "a block needs at least one column")
         if values.shape[1] > MAX_COLUMNS:
             raise BlockError("columns", f"{values.shape[1]} columns; at most {MAX_COLUMNS}")
         exposure = None
         if block.exposure is not None:
-            exposure = np.asarray(block.exposure, dtype=np.float64)
+            try:
+                exposure = np.asarray(block.exposure, dtype=np.float64)
+            except (TypeError, ValueError):
+                raise BlockError("exposure", "must be numbers") from None
             if exposure.shape != values.shape:
                 raise BlockError("exposure", f"shape {exposure.shape} does not fit the values' {values.shape}")
         return rows, values, exposure
 
-    def _checked_histograms(self, block: Block) -> dict[str, Floats]:
+    def _checked_histograms(self, block: Block) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """Return counts and upper bounds by metric."""
         out: dict[str, Floats] = {}
+        bounds_of: dict[str, Floats] = {}
         for k, (name, (bounds, counts)) in enumerate((block.histograms or {}).items()):
             path = f"histograms[{k}]"
             if name not in self._row:
                 raise BlockError(f"{path}.metric", f"{name!r} was not declared; declared are {self._some_names()}")
-            edges = np.asarray(bounds, dtype=np.float64)
-            table = np.asarray(counts, dtype=np.float64)
-            if edges.ndim != 1 or len(edges) < 1 or not bool((np.diff(edges) > 0).all()):
+            kind = self.specs[self._row[name]].kind
+            if kind != "histogram":
+                raise BlockError(f"{path}.metric", f"{name!r} was declared with kind {kind!r}, not histogram")
+            try:
+                edges = np.asarray(bounds, dtype=np.float64)
+                table = np.asarray(counts, dtype=np.float64)
+            except (TypeError, ValueError):
+                raise BlockError(path, "bounds and counts must be numbers") from None
+            if edges.ndim != 1 or len(edges) < 1 or not bool((np.diff(edges) > 0).all()) or np.isnan(edges[0]):
                 raise BlockError(f"{path}.upper_bounds", "must be strictly ascending, at least one")
             if table.ndim != 2 or table.shape[1] != len(edges) + 1:
                 raise BlockError(
@@ -261,14 +277,14 @@ class SeriesBatch:
             known = self._bounds.get(name)
             if known is not None and not np.array_equal(known, edges):
                 raise BlockError(f"{path}.upper_bounds", "differ from those of earlier blocks of this metric")
-            self._bounds[name] = edges
+            bounds_of[name] = edges
             out[name] = table
         sizes = {len(t) for t in out.values()} | (
             {np.asarray(block.values).shape[1]} if np.asarray(block.values).size else set()
         )
         if len(sizes) > 1:
             raise BlockError("histograms", "have another number of columns than the block")
-        return out
+        return out, bounds_of
 
     def _some_names(self) -> str:
         names = [repr(s.name) for s in self.specs[:5]]
@@ -363,9 +379,11 @@ class SeriesBatch:
         """Return the bin counts of a histogram metric: (columns, bins), NaN where missing."""
         bins = len(self._bounds[name]) + 1 if name in self._bounds else 1
         out = np.full((max(high - low, 0), bins), np.nan)
-        for at, counts in self._histograms.get((name, arm, phase), {}).items():
-            if low <= at < high:
-                out[at - low] = counts
+        for (metric, of, when, _), store in self._histograms.items():
+            if (metric, of, when) == (name, arm, phase):
+                for at, counts in store.items():
+                    if low <= at < high:
+                        out[at - low] = np.where(np.isnan(out[at - low]), counts, out[at - low] + counts)
         return out
 
     def bounds(self, name: str) -> Floats | None:

@@ -73,6 +73,8 @@ class LiveEvaluation:
             )
         if not 0.0 < q < 0.5:
             raise ValueError(f"q: must lie between 0 and 0.5, not {q!r}")
+        if deployed_at is not None and not math.isfinite(deployed_at):
+            raise ValueError(f"deployed_at: must be a finite time, not {deployed_at!r}")
         self.batch = SeriesBatch(tuple(specs))
         self.design: Design = design
         self.q = q
