@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import grpc
 import tidegate_analysis as ta
@@ -93,6 +93,40 @@ def _details(error: Any) -> Sequence[Any]:
     return () if status is None else list(status.details)
 
 
+class _Details(NamedTuple):
+    """What gRPC wants to know of a call."""
+
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+    """Sends a token with every call."""
+
+    def __init__(self, token: str) -> None:
+        self._entry = ("authorization", f"Bearer {token}")
+
+    def _with_token(self, details: Any) -> _Details:
+        return _Details(
+            details.method,
+            details.timeout,
+            [*(details.metadata or ()), self._entry],
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._with_token(client_call_details), request)
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(self._with_token(client_call_details), request_iterator)
+
+
 class TidegateClient:
     """Calls one server.
 
@@ -106,6 +140,8 @@ class TidegateClient:
         A channel to use instead of one made from target and credentials; it stays open on :meth:`close`.
     timeout:
         Seconds after which a unary call is given up.
+    token:
+        A bearer token; servers beyond loopback want one. It is sent as it is: give ``credentials`` too.
     """
 
     def __init__(
@@ -115,6 +151,7 @@ class TidegateClient:
         *,
         channel: grpc.Channel | None = None,
         timeout: float = 60.0,
+        token: str = "",
     ) -> None:
         """Make the channel; nothing is sent yet."""
         self._own = channel is None
@@ -124,6 +161,8 @@ class TidegateClient:
             channel = grpc.secure_channel(target, credentials, options=OPTIONS)
         self._channel = channel
         self._timeout = timeout
+        if token and channel is not None:
+            channel = grpc.intercept_channel(channel, _Bearer(token))
         self._stub: Any = evaluation_service_pb2_grpc.EvaluationServiceStub(channel)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:

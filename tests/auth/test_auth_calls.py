@@ -320,3 +320,21 @@ def test_on_beyond_loopback_whatever_the_store_says(serving):
         found = refused(lambda: calls.gates.ListGates(gate_service_pb2.ListGatesRequest()))
         assert found.code == "UNAUTHENTICATED"
         calls.close()
+
+
+def test_the_python_client_sends_its_token(guarded):
+    import tidegate_analysis as ta
+    from tidegate_server.client import TidegateClient, TidegateError
+
+    from tests.server.harness import arms, specs
+
+    x, y = arms(1)
+    blocks = [ta.Block(arm, 0.0, 10.0, values) for arm, values in (("baseline", x), ("canary", y))]
+    with TidegateClient(guarded.server.target, token=guarded.tokens["deployer"]) as client:
+        assert client.analyze(specs("a"), blocks).verdict
+        with client.stream(specs("a"), warm_up=0.0) as stream:
+            for block in blocks:
+                stream.send(block)
+            assert stream.finish().final
+    with TidegateClient(guarded.server.target) as client, pytest.raises(TidegateError, match="UNAUTHENTICATED"):
+        client.analyze(specs("a"), blocks)
