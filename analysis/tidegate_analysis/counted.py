@@ -49,8 +49,17 @@ def clean_counts(events: Floats, exposure: Floats | None) -> tuple[Floats, Float
     return out, totals, bad.astype(np.int64)
 
 
-def learn_past(past: Floats, totals: Floats | None, *, absolute: bool) -> tuple[Floats, Floats]:
+def learn_past(past: Floats, totals: Floats | None, *, ratio: bool, sized: bool) -> tuple[Floats, Floats]:
     """Learn from past windows how unevenly events fell, and the canary's usual share of them.
+
+    Parameters
+    ----------
+    past, totals:
+        Events and their totals, (series, windows, 2, points).
+    ratio:
+        Whether events are part of their totals.
+    sized:
+        Whether totals come with the present; a past without any says nothing then.
 
     Returns
     -------
@@ -63,8 +72,10 @@ def learn_past(past: Floats, totals: Floats | None, *, absolute: bool) -> tuple[
         return np.full(S, np.nan), np.ones(S)
     with np.errstate(invalid="ignore"):
         old = np.where((past >= 0) & (past < 1e15), past, np.nan)
-    if absolute or totals is not None:
-        return history_dispersion(old, totals)[0], np.ones(S)
+    if sized and totals is None:
+        return np.full(S, np.nan), np.ones(S)
+    if totals is not None:
+        return history_dispersion(old, totals, bounded=ratio)[0], np.ones(S)
     odds = usual_odds(old)
     dispersion, _ = history_dispersion(old, odds=odds)
     return dispersion, np.where(np.isfinite(dispersion), odds, 1.0)
@@ -119,7 +130,7 @@ def compare_counts(
             ok_x = ok_y = None
         # Present totals are judged with the past's; without any, the past says what the canary's share is.
         old_totals = None if past_exposure is None or (ok_x is None and not absolute) else past_exposure[rows]
-        dispersion, odds = learn_past(past[rows], old_totals, absolute=absolute or ok_x is not None)
+        dispersion, odds = learn_past(past[rows], old_totals, ratio=absolute, sized=ok_x is not None)
         if ok_x is None and ok_y is None:
             ok_x, ok_y = np.ones(x[rows].shape), odds[:, None] * np.ones(y[rows].shape)
         found = fixed_horizon_counts(

@@ -501,6 +501,18 @@ def test_dispersion_of_the_past() -> None:
     assert np.isnan(counts.history_dispersion(past[:, :0])[0]).all()
 
 
+def test_the_past_of_a_ratio_is_looked_at_from_its_rarer_side() -> None:
+    """Clumped failures are not hidden by the many successes they are counted as the rest of."""
+    rng = np.random.default_rng(15)
+    lost = 6.0 * rng.poisson(1.0, (20, 12, 2, 30))
+    total = np.full(lost.shape, 1000.0)
+    failures, _ = counts.history_dispersion(lost, total, bounded=True)
+    successes, _ = counts.history_dispersion(total - lost, total, bounded=True)
+    assert np.allclose(failures, successes)
+    assert (failures > 3).all()
+    assert (counts.history_dispersion(total - lost, total)[0] == 1).all()
+
+
 def test_routing_by_the_past() -> None:
     got = counts.fixed_horizon_counts(
         np.ones((3, 5)), np.ones((3, 5)), margin=0.1, dispersion=np.array([1.0, 7.0, np.nan])

@@ -605,7 +605,7 @@ def rest_of(data: CountData, mirrored: NDArray[np.bool_] | bool) -> CountData:
     )
 
 
-def _past(events: ArrayLike, exposure: ArrayLike | None) -> tuple[CountData, int, int]:
+def _past(events: ArrayLike, exposure: ArrayLike | None, *, bounded: bool = False) -> tuple[CountData, int, int]:
     """Return past windows one below the other, how many series they are of, and how many windows each has."""
     past = np.asarray(events, dtype=np.float64)
     if past.ndim != 4 or past.shape[2] != 2:
@@ -620,6 +620,7 @@ def _past(events: ArrayLike, exposure: ArrayLike | None) -> tuple[CountData, int
         past[:, :, 1].reshape(flat),
         None if totals is None else totals[:, :, 0].reshape(flat),
         None if totals is None else totals[:, :, 1].reshape(flat),
+        bounded=bounded,
     )
     return data, size, windows
 
@@ -648,6 +649,7 @@ def history_dispersion(
     exposure: ArrayLike | None = None,
     *,
     odds: ArrayLike | None = None,
+    bounded: bool = False,
     alpha: float = 0.02,
 ) -> tuple[Array, NDArray[np.int64]]:
     """Return how much more the split of events varied in the past than that of independent events.
@@ -665,6 +667,9 @@ def history_dispersion(
     odds:
         Rate of the canary over that of the baseline about which they vary, ``(S,)``, from :func:`usual_odds`;
         then the dispersion also covers that the odds were estimated, ``1 + 1 / K``. Default: 1.
+    bounded:
+        Whether events are part of their exposure; the rarer side is looked at then, as for a difference of
+        ratios.
 
     Returns
     -------
@@ -678,13 +683,21 @@ def history_dispersion(
     ValueError
         On shapes that do not fit, infinite or negative values.
     """
-    data, size, windows = _past(events, exposure)
+    data, size, windows = _past(events, exposure, bounded=bounded)
     points = data.canary.shape[1]
     if not points or not windows:
         return np.full(size, np.nan), np.zeros(size, dtype=np.int64)
     if odds is not None:
         about = np.repeat(per_series("odds", odds, size), windows)[:, None]
         data = data._replace(canary_exposure=data.canary_exposure * about)
+    if bounded and exposure is not None:
+        whole = data._replace(
+            baseline=data.baseline.reshape(size, -1),
+            canary=data.canary.reshape(size, -1),
+            baseline_exposure=data.baseline_exposure.reshape(size, -1),
+            canary_exposure=data.canary_exposure.reshape(size, -1),
+        )
+        data = rest_of(data, np.repeat(_common(whole), windows))
     u, v, _ = weights(data)
     gap, poisson = u * data.canary - v * data.baseline, u * v * (data.canary + data.baseline)
     phi = np.ones(size)

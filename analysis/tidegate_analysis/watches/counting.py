@@ -31,7 +31,7 @@ class CountWatch:
     ) -> CountWatch:
         """Learn how unevenly events fell in past windows, (series, windows, 2, points), of the watched ``rows``."""
         old_totals = None if totals is None or not absolute else totals[rows]
-        dispersion, odds = learn_past(past[rows], old_totals, absolute=absolute)
+        dispersion, odds = learn_past(past[rows], old_totals, ratio=absolute, sized=absolute)
         learnt = {
             "rows": rows.astype(np.float64),
             "dispersion": dispersion,
