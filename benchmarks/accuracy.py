@@ -1007,6 +1007,76 @@ def instance_table(found: list[dict[str, Any]]) -> Table:
     return table
 
 
+# ---------------------------------------------------------------- latency histograms
+
+HISTOGRAM_NOISES: tuple[tuple[str, int, float, float], ...] = (
+    ("independent requests, 200 a scrape", 200, 0.0, 0.0),
+    ("shared shift sd .3, 1000 a scrape", 1000, 0.3, 0.0),
+    ("shared .3 + own sd .05 AR .6, 1000 a scrape", 1000, 0.3, 0.05),
+    ("own sd .2 AR .6, 20 a scrape", 20, 0.0, 0.2),
+    ("own sd .2 AR .6, 1000 a scrape", 1000, 0.0, 0.2),
+)
+
+
+def histogram_cases(index: int, sizes: Sizes) -> dict[str, Any]:
+    """Return what is said of latency histograms under one kind of noise."""
+    title, requests, shared, own = HISTOGRAM_NOISES[index]
+    rng = seed_of("histograms", index)
+    n = max(sizes.counts // 4, 50)
+    total = (WINDOWS + 1) * POINTS
+    spec = ta.MetricSpec(name="latency", kind="histogram", direction="up_is_worse", margin=TINY)
+    out: dict[str, Any] = {"n": n, "title": title}
+    for factor in (1.0, 1.05, 1.2):
+        d = simulate.histograms(
+            n,
+            total,
+            rng=rng,
+            requests=requests,
+            shared=shared,
+            own=own,
+            factor=factor,
+            onset=total - POINTS,
+        )
+        cut = (n, WINDOWS + 1, POINTS, -1)
+        arms = np.stack([d.baseline.reshape(cut), d.canary.reshape(cut)], axis=2)
+        base, canary = arms[:, -1, 0], arms[:, -1, 1]
+        past = arms[:, :-1]
+        found = ta.compare_histograms(base, canary, d.upper_bounds, spec=spec, history=past)
+        alone = ta.compare_histograms(base, canary, d.upper_bounds, spec=spec)
+        out[f"history|{factor}"], out[f"alone|{factor}"] = failed(found.verdict), failed(alone.verdict)
+        pooled_base, pooled_canary = base.sum(axis=1), canary.sum(axis=1)
+        p = peers.binned_mann_whitney_p(pooled_base, pooled_canary)
+        out[f"pooled Mann-Whitney .02|{factor}"] = share(p <= ALPHA)
+        p95 = [peers.bucket_quantile(v, d.upper_bounds, 0.95) for v in (pooled_base, pooled_canary)]
+        out[f"p95 > 1.1x|{factor}"] = share(p95[1] > 1.1 * p95[0])
+    return out
+
+
+def histogram_table(found: list[dict[str, Any]]) -> Table:
+    """Return the table of latency histograms."""
+    n = found[0]["n"]
+    limit = size_limit(ALPHA, n)
+    others = ("pooled Mann-Whitney .02", "p95 > 1.1x")
+    table = Table(
+        f"Latency histograms in the usual 12 buckets, 60 scrapes: % FAIL healthy / x1.05 / x1.2 (n = {n})",
+        [
+            "noise of the log median",
+            f"{WINDOWS} past windows",
+            f"healthy <= {percent(limit, 2)}",
+            "no history",
+            *others,
+        ],
+    )
+    for f in found:
+
+        def cells(who: str, f: dict[str, Any] = f) -> str:
+            return " / ".join(percent(f[f"{who}|{k}"], 1 if k == 1.0 else 0) for k in (1.0, 1.05, 1.2))
+
+        word = met(f["history|1.0"], limit)
+        table.add(f["title"], cells("history"), word, cells("alone"), *[cells(o) for o in others])
+    return table
+
+
 # ---------------------------------------------------------------- what was to be reached
 
 
@@ -1067,6 +1137,15 @@ def targets_table(figures: dict[str, Any]) -> Table:
     line("real metrics, a week of past: false FAIL", {k: v for k, v in cuts.items() if k == "healthy"}, alone)
     tails = {k: v for k, v in cuts.items() if k.startswith("top") and "|" not in k}
     line("real metrics, a week of past, tail x3: found", tails, 0.5, at_most=False)
+    for key, text in (("counts", "errors among requests"), ("histograms", "latency histograms")):
+        rows = figures[key]
+        line(
+            f"{text}, history: false FAIL",
+            {f["title"]: f["history|1.0"] for f in rows},
+            size_limit(ALPHA, rows[0]["n"]),
+        )
+    rows = figures["instances"]
+    line("instances seen: false FAIL", {f["title"]: f["seen|1.0"] for f in rows}, size_limit(ALPHA, rows[0]["n"]))
     for what, limit in (("simulated gates", size_limit(0.05, 200)), ("real gates", 0.02)):
         shares = figures.get(what, {})
         key = "Tidegate, every scrape"
@@ -1182,8 +1261,10 @@ def run(out_dir: Path, quick: bool) -> dict[str, Any]:
     tables.append(counted_table(counted))
     seen = _spread(instance_cases, [(k, sizes) for k in range(4)], workers)
     tables.append(instance_table(seen))
-    figures["counts"], figures["instances"] = counted, seen
-    _tell("events and instances", started)
+    bins = _spread(histogram_cases, [(k, sizes) for k in range(len(HISTOGRAM_NOISES))], workers)
+    tables.append(histogram_table(bins))
+    figures["counts"], figures["instances"], figures["histograms"] = counted, seen, bins
+    _tell("events, instances, histograms", started)
 
     jobs = [(part, 10, POINTS) for part in range(max(sizes.gates // 10, 1))]
     found = merged(_spread(simulated_gates, jobs, workers))

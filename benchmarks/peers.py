@@ -253,6 +253,30 @@ def two_proportions_p(baseline: Array, canary: Array, baseline_total: Array, can
     return np.where(np.isfinite(z), special.ndtr(-z), 1.0)
 
 
+def binned_mann_whitney_p(baseline: Array, canary: Array) -> Array:
+    """Return the one-sided p-value of the Mann-Whitney test on requests in the same bins, ``(series, bins)``."""
+    m, n = canary.sum(axis=1), baseline.sum(axis=1)
+    total = m + n
+    below = np.cumsum(baseline, axis=1) - baseline / 2
+    U = (canary * below).sum(axis=1)
+    tie = ((baseline + canary) ** 3 - (baseline + canary)).sum(axis=1)
+    sd = np.sqrt(m * n / 12 * ((total + 1) - tie / (total * (total - 1))))
+    return np.asarray(special.ndtr(-(U - m * n / 2) / sd))
+
+
+def bucket_quantile(counts: Array, upper_bounds: Array, q: float) -> Array:
+    """Return the quantile that ``histogram_quantile`` gives: linear inside the bucket, the last bound above it."""
+    seen = np.cumsum(counts, axis=1)
+    rank = q * seen[:, -1:]
+    k = (seen >= rank).argmax(axis=1)
+    lower = np.concatenate([[0.0], upper_bounds])
+    rows = np.arange(len(counts))
+    inside = np.minimum(k, len(upper_bounds) - 1)
+    start = seen[rows, inside] - counts[rows, inside]
+    share = np.clip((rank[:, 0] - start) / np.maximum(counts[rows, inside], 1e-300), 0.0, 1.0)
+    return np.asarray(lower[inside] + share * (upper_bounds[inside] - lower[inside]))
+
+
 # ---------------------------------------------------------------- thresholds, as they are written in rollouts
 
 
