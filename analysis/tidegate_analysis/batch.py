@@ -154,7 +154,10 @@ class SeriesBatch:
         step, origin = (float(block.step), float(block.start)) if math.isnan(self.step) else (self.step, self.origin)
         if abs(block.step - step) > 1e-6 * step:
             raise BlockError("step", f"{block.step:g} s in a batch of {step:g} s; all blocks must have one step")
-        columns = values.shape[1] if values.size or not histograms else len(next(iter(histograms.values())))
+        columns = values.shape[1]
+        if not values.size and histograms:  # bins alone
+            columns = len(next(iter(histograms.values())))
+            rows, values, exposure = rows[:0], np.zeros((0, columns)), None
         position = (block.start - origin) / step
         self._check_reach(position, columns)
         # From here on nothing fails.

@@ -97,7 +97,7 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
     total = numbers("total", frame["total"]) if "total" in frame.columns else None
     seconds = epoch_seconds(frame["timestamp"])
     if "phase" in frame.columns:
-        phase = frame["phase"].fillna("post").astype(str).str.strip().str.lower()
+        phase = frame["phase"].astype(object).fillna("post").astype(str).str.strip().str.lower()
         odd = sorted(set(phase.unique()) - set(PHASES))
         if odd:
             raise BlockError("phase", f"{odd[0]!r} is neither pre nor post")
@@ -105,7 +105,7 @@ def blocks_of(frame: pd.DataFrame, specs: tuple[MetricSpec, ...], deployed_at: f
     else:
         is_pre = seconds < deployed_at if deployed_at is not None else np.zeros(len(frame), dtype=bool)
     instance = (
-        frame["instance"].fillna("").astype(str)
+        frame["instance"].astype(object).fillna("").astype(str)
         if "instance" in frame.columns
         else pd.Series([""] * len(frame), index=frame.index)
     )
