@@ -193,6 +193,15 @@ def test_versions_grow_with_changes_only():
     assert Publish() not in actions
 
 
+def test_a_look_that_saw_nothing_new_is_no_change():
+    made, _ = advance(start(monitor()), {"alerts": saw(None, settled=False, as_of=NOW + 15)}, NOW + 15)
+    again, actions = advance(made, {"alerts": saw(None, settled=False, as_of=NOW + 30)}, NOW + 30)
+    assert again == made
+    assert actions == (Wake(NOW + 45),)
+    done, _ = advance(again, {"alerts": saw(Verdict.PASS, as_of=NOW + 600)}, NOW + 600)
+    assert done.result("alerts").as_of == NOW + 600
+
+
 def test_a_clock_that_jumps_back_does_not_move_its_times_back():
     made, _ = advance(start(monitor()), {}, NOW + 100)
     made, _ = advance(made, {"alerts": saw(Verdict.PASS)}, NOW - 1000)

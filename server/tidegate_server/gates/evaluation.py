@@ -188,6 +188,7 @@ def _step(
     """Return the result of one rule after one look."""
     if result.done:
         return result
+    before = result
     if observation is not None:
         result = replace(
             result,
@@ -203,7 +204,8 @@ def _step(
     over = now >= window(evaluation, rule, timing).deadline
     settled = observation is not None and (observation.settled or observation.verdict is Verdict.FAIL)
     if not (over or settled):
-        return result
+        # A look that saw nothing new is no change: it would only wake every watcher.
+        return before if replace(result, as_of=before.as_of) == before else result
     verdict, policy, reason, sentence = apply_policies(
         observation if observation is not None else _remembered(result), rule.policies
     )

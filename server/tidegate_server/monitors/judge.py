@@ -170,12 +170,14 @@ class _Judgement:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             text = f"The state of {_name(first)}{more} is not known."
             return self.answer(None, "unknown_state", text, evidence, seen=Seen.NOTHING)
-        watched = "1 monitor" if count == 1 else f"{count} monitors"
+        one = _name(self.rows[0], group=False) if count == 1 else ""
         if not self.look.over:
-            return self.answer(None, "watching", f"Watching {watched}; none has failed.", evidence)
+            text = f"Watching {one}; it has not failed." if one else f"Watching {count} monitors; none has failed."
+            return self.answer(None, "watching", text, evidence)
         muted = sum(all(piece.muted for piece in row.pieces) for row in self.rows) if not self.include else 0
         aside = f" ({muted} muted were left out)" if muted else ""
-        return self.answer(Verdict.PASS, "all_well", f"None of {watched} failed{aside}.", evidence)
+        text = f"{one} did not fail{aside}." if one else f"None of {count} monitors failed{aside}."
+        return self.answer(Verdict.PASS, "all_well", text, evidence)
 
     def too_many(self, count: int, when: float) -> Observation:
         text = (
@@ -430,9 +432,9 @@ def _cut(pieces: Sequence[StateSpan], look: Look) -> tuple[StateSpan, ...]:
     )
 
 
-def _name(row: _Row) -> str:
-    group = f" [{row.group}]" if row.group else ""
-    return f'Monitor "{row.monitor.name or row.monitor.id}"{group}'
+def _name(row: _Row, *, group: bool = True) -> str:
+    of = f" [{row.group}]" if row.group and group else ""
+    return f'Monitor "{row.monitor.name or row.monitor.id}"{of}'
 
 
 def _clock(time: float) -> str:
