@@ -261,3 +261,35 @@ def test_finished_evaluations_do_not_push_out_those_that_wait(serving: Serving) 
         again = caller.stream(resuming(evaluation_id))
         assert again.opened().evaluation_id == evaluation_id
         again.cancel()
+
+
+def test_many_streams_while_workers_die_again_and_again(serving: Serving) -> None:
+    """Every final verdict equals that of an undisturbed run, to the last bit."""
+    pool = AnalysisPool(2)
+    pool.start()
+    killed = set()
+    try:
+        with serving.server(pool) as server, Caller(server.target) as caller:
+            series = [arms(points=40, seed=k, factor=1.0 + 0.1 * (k % 3)) for k in range(6)]
+            streams = [caller.stream(opening()) for _ in series]
+            for stream in streams:
+                stream.opened()
+            for low in range(0, 40, 8):
+                for stream, (x, y) in zip(streams, series, strict=True):
+                    feed(stream, x, y, low, low + 8)
+                victim = pool.pids[low // 8 % 2]
+                # Twice per worker: a step is given up at its third loss. No successor yet: nothing to kill.
+                if low < 32 and victim not in killed:
+                    os.kill(victim, signal.SIGKILL)
+                    killed.add(victim)
+            for stream in streams:
+                stream.send(FINISH)
+            finals = [stream.final() for stream in streams]
+            expected = [run_undisturbed(caller, x, y) for x, y in series]
+    finally:
+        pool.close()
+    assert len(killed) >= 2
+    for final, undisturbed in zip(finals, expected, strict=True):
+        assert final.sequence == 80
+        assert final.verdict == undisturbed.verdict
+        assert list(final.findings) == list(undisturbed.findings)
