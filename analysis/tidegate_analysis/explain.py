@@ -49,6 +49,8 @@ _TELLS_CHANGE = (
 )
 # From here on a change on the log scale is told as a multiple.
 DOUBLE = 0.995
+# "At least -100 %" says nothing.
+NOTHING = -0.9995
 
 
 def number(value: float, unit: str = "") -> str:
@@ -101,6 +103,8 @@ def change(value: float, spec: MetricSpec, *, signed: bool = False, unit: bool =
 
 def between(low: float, high: float, spec: MetricSpec) -> str:
     """Write what is known of a change: " (+12 % to +24 %)", one bound alone, or nothing."""
+    if spec.scale == "log" and low < NOTHING:
+        low = -math.inf
     if math.isfinite(low) and math.isfinite(high):
         plain = spec.scale != "log"
         return f" ({change(low, spec, signed=True, unit=not plain)} to {change(high, spec, signed=True)})"

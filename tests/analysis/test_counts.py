@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import optimize, stats
-from tidegate_analysis import simulate
+from tidegate_analysis import MetricSpec, open_stream, simulate
+from tidegate_analysis import compare as compare_arms
 from tidegate_analysis.kernels import count_stream, counts
 
 Array = NDArray[np.float64]
@@ -540,6 +541,24 @@ def test_the_usual_odds_of_a_small_canary() -> None:
         assert rate <= expected
         if factor > 1:
             assert rate > 0.95
+
+
+def test_a_small_canary_is_judged_against_its_usual_share() -> None:
+    """Through compare and through a stream, without totals: only the past knows that the canary is one of ten."""
+    rng = np.random.default_rng(16)
+    past = np.stack([rng.poisson(9.0, (2, 20, 40)), rng.poisson(1.0, (2, 20, 40))], axis=2).astype(float)
+    b = rng.poisson(9.0, (2, 40)).astype(float)
+    c = np.stack([rng.poisson(1.0, 40), rng.poisson(4.0, 40)]).astype(float)
+    spec = MetricSpec("crashes", kind="count")
+    once = compare_arms(b, c, spec=spec, history=past)
+    watched = open_stream([spec] * 2, history=past)
+    watched.update(b, c)
+    for got in (once, watched.result()):
+        assert [int(v) == 2 for v in got.verdict] == [False, True]
+        assert abs(got.effect[0]) < 0.5
+        assert got.effect[1] > 2
+        assert "usual_share" in {note.code for note in got.quality[0]}
+    assert once.canary_level == pytest.approx(c.mean(axis=1))
 
 
 # --- bad input ---
