@@ -267,3 +267,13 @@ def test_a_silent_canary_is_told_and_never_passes() -> None:
         found = stream.result()
         assert found.verdict[4] == ta.Verdict.INCONCLUSIVE, name
         assert found.reason[4] == "canary_silent", name
+
+
+@pytest.mark.parametrize("horizon", [None, N])
+def test_arms_that_never_move_have_no_yardstick(horizon: int | None) -> None:
+    for level in (0.1 + 0.2, 7.0):
+        stream = ta.open_stream([GAUGE, GAUGE.with_(scale="linear", margin=1.0)], horizon=horizon)
+        stream.update(np.full((2, N), 3.0), np.full((2, N), level))
+        found = stream.result()
+        assert set(found.reason) == {"constant"}
+        assert (found.verdict == ta.Verdict.INCONCLUSIVE).all()

@@ -100,7 +100,8 @@ def half_width(errors: Errors, level: Floats, scrapes: int, horizon: int | None,
         # The same tail by Student's t as the boundary has by the normal.
         q = quantile_t(np.clip(special.ndtr(-b), 1e-12, 0.5), np.nan_to_num(df, nan=1.0))
         width = np.maximum(width, q * se)
-    return width
+    # Nothing moves: there is no yardstick.
+    return np.where(width > 0.0, width, np.nan)
 
 
 def bounds(estimate: Floats, to_null: Floats, to_margin: Floats, sign: Floats) -> tuple[Floats, Floats]:
