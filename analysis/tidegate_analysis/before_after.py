@@ -73,6 +73,19 @@ def before_after(
     ------
     ValueError
         When shapes do not fit; the message names the argument.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tidegate_analysis as ta
+    >>> rng = np.random.default_rng(2)
+    >>> minutes = np.arange(7 * 1440 + 30)
+    >>> latency = 100 + 30 * np.sin(2 * np.pi * minutes / 1440) + rng.normal(0, 4, (1, len(minutes)))
+    >>> latency[:, -30:] *= 1.2
+    >>> spec = ta.MetricSpec("p95", unit="ms", margin=0.05)
+    >>> result = ta.before_after(latency[:, :-30], latency[:, -30:], spec=spec)
+    >>> ta.Verdict(result.verdict[0]).name, result.method[0], int(result.history_exceeding[0])
+    ('FAIL', 'before-after-scan-daily.v1', 0)
     """
     x = as_points("before", before)
     y = as_points("after", after)

@@ -85,6 +85,20 @@ def compare(
     ------
     ValueError
         When shapes do not fit; the message names the argument.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tidegate_analysis as ta
+    >>> rng = np.random.default_rng(1)
+    >>> baseline = rng.lognormal(4.0, 0.05, (2, 60))
+    >>> canary = rng.lognormal(4.0, 0.05, (2, 60)) * [[1.0], [1.2]]
+    >>> specs = [ta.MetricSpec("search_p95", unit="ms"), ta.MetricSpec("cart_p95", unit="ms")]
+    >>> result = ta.compare(baseline, canary, spec=specs, step_seconds=15.0)
+    >>> [ta.Verdict(v).name for v in result.verdict]
+    ['PASS', 'FAIL']
+    >>> print(result.explain(1))
+    cart_p95 is 19 % above the baseline (+17 % to +21 %), since point 1.
     """
     x = as_points("baseline", baseline, (2, 3))
     y = as_points("canary", canary, (2, 3))

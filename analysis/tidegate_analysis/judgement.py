@@ -132,6 +132,18 @@ def judge(
     ------
     ValueError
         When a sequence has another length than there are series, or q is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tidegate_analysis as ta
+    >>> rng = np.random.default_rng(3)
+    >>> baseline, canary = rng.lognormal(4.0, 0.05, (2, 100, 60))
+    >>> canary[17] *= 1.3
+    >>> specs = [ta.MetricSpec(f"route_{k}_p95") for k in range(100)]
+    >>> judged = ta.judge(ta.compare(baseline, canary, spec=specs), q=0.05)
+    >>> judged.verdict.name, np.flatnonzero(judged.verdicts == ta.Verdict.FAIL).tolist()
+    ('FAIL', [17])
     """
     n = len(result)
     if not 0.0 < q < 0.5:
