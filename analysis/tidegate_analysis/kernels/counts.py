@@ -16,7 +16,6 @@ docs/methods/counts.md.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -129,6 +128,8 @@ def check_counts(
     if baseline_exposure is None or canary_exposure is None:
         ok = ~(np.isnan(b) | np.isnan(c))
         ones = ok.astype(np.float64)
+        if ok.all():
+            return CountData(b, c, ones, ones, np.zeros(len(b), dtype=np.int64), raised)
         rb, rc = ones, ones
     else:
         rb = _matrix("baseline_exposure", baseline_exposure, b.shape)
@@ -292,10 +293,13 @@ def _independent(
     return _Sided(above, below, margin_up, margin_down, low, high)
 
 
-@lru_cache(maxsize=16)
-def _subsets(k: int) -> Array:
-    """All 2**k subsets of k stretches as 0/1 columns, ``(k, 2**k)``; the first is empty."""
-    return np.asarray((np.arange(2**k)[None, :] >> np.arange(k)[:, None]) & 1, dtype=np.float64)
+def _subset_sums(x: Array) -> Array:
+    """Return the sums of all subsets of the columns, ``(S, k)`` to ``(S, 2**k)``; the first is the empty one."""
+    size, k = x.shape
+    out = np.zeros((size, 2**k))
+    for j in range(k):
+        out[:, 2**j : 2 ** (j + 1)] = out[:, : 2**j] + x[:, j : j + 1]
+    return out
 
 
 def stretch_edges(points: int) -> NDArray[np.int64]:
@@ -332,12 +336,11 @@ def _subset_answers(
 ) -> _Sided:
     u, v, w = weights(data)
     edges = stretch_edges(data.canary.shape[1])
-    masks = _subsets(edges.size)
-    rise = np.add.reduceat(u * data.canary, edges, axis=1) @ masks
-    fall = np.add.reduceat(v * data.baseline, edges, axis=1) @ masks
+    rise = _subset_sums(np.add.reduceat(u * data.canary, edges, axis=1))
+    fall = _subset_sums(np.add.reduceat(v * data.baseline, edges, axis=1))
     zero = np.zeros(len(rise))
     if absolute:
-        estimate = _safe_divide(rise - fall, np.add.reduceat(w, edges, axis=1) @ masks)
+        estimate = _safe_divide(rise - fall, _subset_sums(np.add.reduceat(w, edges, axis=1)))
         slack = 1e-12 * (np.nanmax(np.abs(estimate), axis=1, initial=0.0) + np.maximum(*margins))
         nulls = (zero - slack, zero + slack, margins[0] - slack, slack - margins[1])
     else:
@@ -625,6 +628,16 @@ def _past(events: ArrayLike, exposure: ArrayLike | None, *, bounded: bool = Fals
     return data, size, windows
 
 
+def _joined(data: CountData, size: int) -> CountData:
+    """Put the windows of a series side by side."""
+    return data._replace(
+        baseline=data.baseline.reshape(size, -1),
+        canary=data.canary.reshape(size, -1),
+        baseline_exposure=data.baseline_exposure.reshape(size, -1),
+        canary_exposure=data.canary_exposure.reshape(size, -1),
+    )
+
+
 def usual_odds(events: ArrayLike, exposure: ArrayLike | None = None) -> Array:
     """Return the rate of the canary over that of the baseline in past windows, ``(S,)``; 1 where nothing tells.
 
@@ -687,18 +700,17 @@ def history_dispersion(
     points = data.canary.shape[1]
     if not points or not windows:
         return np.full(size, np.nan), np.zeros(size, dtype=np.int64)
-    if odds is not None:
-        about = np.repeat(per_series("odds", odds, size), windows)[:, None]
-        data = data._replace(canary_exposure=data.canary_exposure * about)
-    if bounded and exposure is not None:
-        whole = data._replace(
-            baseline=data.baseline.reshape(size, -1),
-            canary=data.canary.reshape(size, -1),
-            baseline_exposure=data.baseline_exposure.reshape(size, -1),
-            canary_exposure=data.canary_exposure.reshape(size, -1),
-        )
-        data = rest_of(data, np.repeat(_common(whole), windows))
-    u, v, _ = weights(data)
+    about = None if odds is None else np.repeat(per_series("odds", odds, size), windows)[:, None]
+    if exposure is None:
+        # The share is the same everywhere: sums of events are enough.
+        rate = np.ones((1, 1)) if about is None else about
+        u, v = 1.0 / (1.0 + rate), rate / (1.0 + rate)
+    else:
+        if about is not None:
+            data = data._replace(canary_exposure=data.canary_exposure * about)
+        if bounded:
+            data = rest_of(data, np.repeat(_common(_joined(data, size)), windows))
+        u, v, _ = weights(data)
     gap, poisson = u * data.canary - v * data.baseline, u * v * (data.canary + data.baseline)
     phi = np.ones(size)
     used = np.zeros(size, dtype=np.int64)
