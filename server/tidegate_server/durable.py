@@ -18,6 +18,7 @@ from tidegate_server.store import Retention, Store, sweep
 
 _DAY = 86_400.0
 _SWEEP_SECONDS = 3600.0
+_RESTART_SECONDS = 1.0
 
 log = Log("store")
 
@@ -62,6 +63,7 @@ class Durable:
             on_health=on_health,
         )
         self._retention = Retention(config.retention_days * _DAY, config.state_retention_days * _DAY)
+        self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -83,11 +85,13 @@ class Durable:
         ]
 
     async def _run_engine(self) -> None:
-        try:
-            await self.engine.run()
-        except Exception as error:
-            log.error("the engine ended; evaluations wait for another server", exception=error)
-            raise
+        """Run the engine, and start it again should a defect ever end it: evaluations must not wait for a person."""
+        while not self._stopping:
+            try:
+                await self.engine.run()
+            except Exception as error:
+                log.error("the engine ended and is started again", exception=error)
+                await asyncio.sleep(_RESTART_SECONDS)
 
     async def _sweep(self) -> None:
         while True:
@@ -102,6 +106,7 @@ class Durable:
 
     async def stop(self) -> None:
         """End the engine, give back what it was working on, and close the store."""
+        self._stopping = True
         self.engine.stop()
         for task in self._tasks[1:]:
             task.cancel()

@@ -369,3 +369,24 @@ def test_results_of_one_evaluation_never_reach_another(path):
                     assert (await finished(store, one.id)).results[0].sentence == one.id
 
     asyncio.run(go())
+
+
+def test_an_engine_that_a_defect_ended_can_run_again(path):
+    async def go():
+        async with open_store(path) as store:
+            runner = Script(Verdict.PASS)
+            engine = Engine(store, runner)
+            claim = store.work.claim
+
+            async def broken(*_):
+                raise ZeroDivisionError
+
+            store.work.claim = broken
+            made = await _start(store)
+            with pytest.raises(ZeroDivisionError):
+                await engine.run()
+            store.work.claim = claim
+            async with running(engine):
+                assert (await finished(store, made.id)).verdict is Verdict.PASS
+
+    asyncio.run(go())

@@ -189,23 +189,18 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@contextlib.contextmanager
-def _page_limit(store: Store, pages: int):
-    """Makes SQLite itself say that the disk is full, for every connection that begins a transaction."""
+UNLIMITED = 1_073_741_823
 
-    def limit(connection) -> None:
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
-    sa.event.listen(store.database.engine.sync_engine, "begin", limit)
-    try:
-        yield
-    finally:
-        sa.event.remove(store.database.engine.sync_engine, "begin", limit)
+def _page_limit(store: Store) -> list[int]:
+    """Makes SQLite itself say that the disk is full: at the first entry's number of pages, from now on."""
+    limit = [UNLIMITED]
 
-        def unlimited(connection) -> None:
-            connection.exec_driver_sql("PRAGMA max_page_count = 1073741823")
+    def apply(connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {limit[0]}")
 
-        sa.event.listen(store.database.engine.sync_engine, "begin", unlimited)
+    sa.event.listen(store.database.engine.sync_engine, "begin", apply)
+    return limit
 
 
 def _record(k: int) -> AuditRecord:
@@ -238,17 +233,19 @@ def test_a_full_sqlite_says_so_loses_nothing_and_recovers(tmp_path, undisturbed)
         store = Store(str(tmp_path / "tidegate.db"), poll_seconds=0.1)
         await store.migrate()
         await watch_judgements(store)
+        limit = _page_limit(store)
 
         async def disturb(engine):
             async with store.database.read() as connection:
                 pages = (await connection.execute(sa.text("PRAGMA page_count"))).scalar_one()
-            with _page_limit(store, pages + 20):
-                taken = await _write_until_full(store, 0)
-                with pytest.raises(LimitError):
-                    await store.audit.append(_record(0))
-                # Reading goes on, and the engine waits.
-                assert len(await _records(store)) == taken
-                await asyncio.sleep(0.3)
+            limit[0] = pages + 20
+            taken = await _write_until_full(store, 0)
+            with pytest.raises(LimitError):
+                await store.audit.append(_record(0))
+            # Reading goes on, and the engine waits.
+            assert len(await _records(store)) == taken
+            await asyncio.sleep(0.3)
+            limit[0] = UNLIMITED
             await store.audit.append(_record(taken))
             assert len(await _records(store)) == taken + 1
 

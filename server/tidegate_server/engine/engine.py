@@ -173,6 +173,8 @@ class Engine:
             for task in tasks:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
+            self._ready, self._storing = [], []
+            self._looking.clear()
             await self._give_back(left)
             log.info("engine stopped", owner=self.owner, ticks=self._ticks, lost=self._lost)
         for result in ended:

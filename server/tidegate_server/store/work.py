@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -51,9 +52,14 @@ class Tick:
     behind_us: int
 
 
-def _held(claims: Sequence[Claim]) -> sa.Select[tuple[str]]:
-    """The ids of claims that still hold, locked in the order in which everybody locks several: by id."""
-    mine = sa.tuple_(_e.id, _e.fence).in_([(claim.evaluation_id, claim.fence) for claim in claims])
+def _held(claims: Sequence[Claim], *, due: bool = False) -> sa.Select[Any]:
+    """The ids of claims that still hold, locked in the order in which everybody locks several: by id.
+
+    With `due`, only those of evaluations that are not over.
+    """
+    mine: sa.ColumnElement[bool] = sa.tuple_(_e.id, _e.fence).in_([(claim.evaluation_id, claim.fence) for claim in claims])
+    if due:
+        mine = sa.and_(mine, _e.due_us.is_not(None))
     locked = (
         sa.select(_e.id).where(mine, _e.lease_owner == claims[0].owner).order_by(_e.id).with_for_update().cte("held")
     )
@@ -153,41 +159,50 @@ class SqlWork:
                 storing again is safe.
             LimitError: if the store is full; nothing was stored.
         """
-        stored: dict[str, int] = {}
-        now = self._database.now
+        if not ticks:
+            return frozenset()
+        by_id = {tick.claim.evaluation_id: tick for tick in ticks}
+        changed = [tick for tick in ticks if tick.evaluation.version != tick.claim.version]
+        written = {tick.claim.evaluation_id: columns_of(tick.evaluation) for tick in changed}
         async with self._database.write() as connection:
-            # By id, so that two replicas that store the same evaluations never wait for each other in a
-            # circle.
-            for tick in sorted(ticks, key=lambda one: one.claim.evaluation_id):
-                claim = tick.claim
-                changed = tick.evaluation.version != claim.version
-                due: sa.ColumnElement[int] | None = None
-                if tick.wait_us is not None:
-                    # Series that came while the tick ran make it due again at once.
-                    fresh = _e.inputs == claim.inputs
-                    due = sa.case((fresh, now + min(tick.wait_us, self.longest_wait_us)), else_=now)
-                result = await connection.execute(
-                    sa.update(schema.evaluations)
-                    .where(
-                        _e.id == claim.evaluation_id,
-                        _e.fence == claim.fence,
-                        _e.lease_owner == claim.owner,
-                        _e.due_us.is_not(None),
-                    )
-                    .values(
-                        due_us=due,
-                        lease_owner=None,
-                        lease_us=None,
-                        tick_us=claim.now_us,
-                        behind_us=tick.behind_us,
-                        **(columns_of(tick.evaluation) if changed else {}),
-                    )
-                )
-                if result.rowcount:
-                    stored[claim.evaluation_id] = tick.evaluation.version
-        for evaluation_id, version in stored.items():
-            self._feed.tell(evaluation_id, version)
-        return frozenset(stored)
+            # What is locked here stays as it is until the end of the transaction.
+            found = await connection.execute(_held([tick.claim for tick in ticks], due=True))
+            stored = frozenset(found.scalars())
+            for with_columns in (False, True):
+                rows = [
+                    self._row(by_id[key]) | written.get(key, {}) for key in stored if (key in written) is with_columns
+                ]
+                if rows:
+                    await connection.execute(self._update(rows[0]), rows)
+        for key in stored:
+            self._feed.tell(key, by_id[key].evaluation.version)
+        return stored
+
+    def _row(self, tick: Tick) -> dict[str, Any]:
+        return {
+            "key": tick.claim.evaluation_id,
+            "over": tick.wait_us is None,
+            "wait": min(tick.wait_us or 0, self.longest_wait_us),
+            "seen_inputs": tick.claim.inputs,
+            "tick_us": tick.claim.now_us,
+            "behind_us": tick.behind_us,
+        }
+
+    def _update(self, row: Mapping[str, Any]) -> sa.Update:
+        """One statement for many rows like this one."""
+        now = self._database.now
+        due = sa.case(
+            (sa.bindparam("over", type_=sa.Boolean), sa.null()),
+            # Series that came while the tick ran make it due again at once.
+            (_e.inputs == sa.bindparam("seen_inputs"), now + sa.bindparam("wait", type_=sa.BigInteger)),
+            else_=now,
+        )
+        columns: dict[str, Any] = {name: sa.bindparam(name) for name in row if name not in ("key", "over", "wait", "seen_inputs")}
+        return (
+            sa.update(schema.evaluations)
+            .where(_e.id == sa.bindparam("key"))
+            .values(due_us=due, lease_owner=None, lease_us=None, **columns)
+        )
 
     async def renew(self, claims: Sequence[Claim]) -> frozenset[str]:
         """Prolongs the leases of claims that still hold; returns their ids. The others are lost."""
