@@ -112,9 +112,7 @@ def threshold(
     told = tuple(tuple(field for field in fields if field == "kind") for fields in derived)
     way: Direction = "up_is_worse" if comparator == "below" else "down_is_worse"
     resolved = tuple(one.with_(direction=way, scale="linear") for one in resolved)
-    alpha, alpha_pass = (
-        np.array([getattr(one, field) for one in resolved]) for field in ("alpha", "alpha_pass")
-    )
+    alpha, alpha_pass = (np.array([getattr(one, field) for one in resolved]) for field in ("alpha", "alpha_pass"))
     worse_up = comparator == "below"
     low_level, high_level = (alpha, alpha_pass) if worse_up else (alpha_pass, alpha)
 
@@ -190,9 +188,7 @@ def _counted(
         odd = np.isinf(totals).any(axis=1) | (np.where(np.isnan(totals), 0.0, totals) < 0).any(axis=1)
         wrong = has_total & (odd | np.isinf(x).any(axis=1) | (safe < 0).any(axis=1))
         if wrong.any():
-            raise ValueError(
-                "exposure: events and totals must be finite and at least 0; use NaN for a missing one"
-            )
+            raise ValueError("exposure: events and totals must be finite and at least 0; use NaN for a missing one")
     return np.asarray(has_total | ((kind == "count") & whole), dtype=np.bool_)
 
 
@@ -240,9 +236,7 @@ def _mean(x: Floats, bound: Floats, low_level: Floats, high_level: Floats) -> _L
         below = np.maximum(below, -special.stdtrit(safe_df, low_level) * width)
         above = np.maximum(above, -special.stdtrit(safe_df, high_level) * width)
         power = -special.stdtrit(safe_df, np.full(size, 1.0 - POWER))
-        reach = np.maximum(
-            reach, (-special.stdtrit(safe_df, np.minimum(low_level, high_level)) + power) * width
-        )
+        reach = np.maximum(reach, (-special.stdtrit(safe_df, np.minimum(low_level, high_level)) + power) * width)
         t = np.divide(gap, width, out=np.where(gap == 0, 0.0, np.copysign(np.inf, gap)), where=width > 0)
         p_above = np.maximum(p_above, special.stdtr(safe_df, -t))
         p_below = np.maximum(p_below, special.stdtr(safe_df, t))
@@ -301,9 +295,7 @@ def _clumping(events: Floats, total: Floats, level: Floats) -> Floats:
     """Dispersion of the events over stretches of time, widened for few of them; at least 1."""
     edges = counts.stretch_edges(events.shape[1])
     observed, weight = np.add.reduceat(events, edges, axis=1), np.add.reduceat(total, edges, axis=1)
-    rate = np.divide(
-        events.sum(axis=1), total.sum(axis=1), out=np.zeros(len(events)), where=total.sum(axis=1) > 0
-    )
+    rate = np.divide(events.sum(axis=1), total.sum(axis=1), out=np.zeros(len(events)), where=total.sum(axis=1) > 0)
     expected = rate[:, None] * weight
     used = (expected > 0).sum(axis=1)
     pearson = np.divide((observed - expected) ** 2, expected, out=np.zeros_like(expected), where=expected > 0)

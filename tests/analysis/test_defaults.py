@@ -20,9 +20,7 @@ SHAPES: dict[str, NDArray[np.float64]] = {
     "millis": RNG.lognormal(5, 0.3, N),
     "total": np.cumsum(RNG.poisson(40, N)).astype(float),
     "seconds_total": np.cumsum(RNG.random(N)),
-    "restarting": np.concatenate([np.cumsum(RNG.poisson(9, 30)), np.cumsum(RNG.poisson(9, 30))]).astype(
-        float
-    ),
+    "restarting": np.concatenate([np.cumsum(RNG.poisson(9, 30)), np.cumsum(RNG.poisson(9, 30))]).astype(float),
     "per_second": RNG.lognormal(3, 0.1, N),
     "rare": RNG.poisson(0.2, N).astype(float),
     "events": RNG.poisson(30, N).astype(float),
@@ -177,9 +175,7 @@ def test_the_table_of_names() -> None:
     ],
 )
 def test_margins_by_kind(name: str, unit: str, shape: str, exposed: bool, expected: float) -> None:
-    spec, _ = defaults.resolve(
-        MetricSpec(name, unit=unit), SHAPES[shape], SHAPES[shape], has_exposure=exposed
-    )
+    spec, _ = defaults.resolve(MetricSpec(name, unit=unit), SHAPES[shape], SHAPES[shape], has_exposure=exposed)
     assert spec.margin == expected
 
 

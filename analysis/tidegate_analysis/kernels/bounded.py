@@ -149,9 +149,7 @@ def betting_update(state: BettingState, values: ArrayLike, alpha: ArrayLike = 0.
     gain = (filled[:, None, :] - m) * seen[:, None, :]
     more = np.log1p(np.minimum(stake, TRUNCATION / m) * gain)
     less = np.log1p(-np.minimum(stake, TRUNCATION / (1.0 - m)) * gain)
-    grown = np.cumsum(
-        np.concatenate([state.wealth[..., None], np.stack([more, less], axis=2)], axis=-1), axis=-1
-    )
+    grown = np.cumsum(np.concatenate([state.wealth[..., None], np.stack([more, less], axis=2)], axis=-1), axis=-1)
     return BettingState(count[:, -1], total[:, -1], square[:, -1], grown[..., -1])
 
 

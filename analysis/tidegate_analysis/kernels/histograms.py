@@ -53,9 +53,7 @@ def check_bins(counts: ArrayLike, name: str, bins: int | None = None) -> Array:
     """
     values = np.asarray(counts, dtype=np.float64)
     if values.ndim == 0 or (bins is not None and values.shape[-1] != bins):
-        raise ValueError(
-            f"{name}: must have {bins} bins on its last axis (one more than bounds), not {values.shape}"
-        )
+        raise ValueError(f"{name}: must have {bins} bins on its last axis (one more than bounds), not {values.shape}")
     if np.isinf(values).any():
         raise ValueError(f"{name}: holds an infinite count; use NaN for a missing one")
     if (values < 0).any():
@@ -180,9 +178,7 @@ def coarsen_native(schema: int, first: int, counts: ArrayLike, to_schema: int) -
     values = np.asarray(counts, dtype=np.float64)
     factor = 2 ** (schema - to_schema)
     index = -(-np.arange(first, first + values.shape[-1]) // factor)
-    starts = (
-        np.flatnonzero(np.diff(index, prepend=index[:1] - 1)) if index.size else np.zeros(0, dtype=np.int64)
-    )
+    starts = np.flatnonzero(np.diff(index, prepend=index[:1] - 1)) if index.size else np.zeros(0, dtype=np.int64)
     if not index.size:
         return -(-first // factor), values
     return int(index[0]), np.asarray(np.add.reduceat(values, starts, axis=-1))
@@ -266,9 +262,7 @@ def superiority(baseline: ArrayLike, canary: ArrayLike) -> Array:
     return theta
 
 
-def difference_series(
-    baseline: ArrayLike, canary: ArrayLike, *, min_requests: float = MIN_REQUESTS
-) -> HistogramSeries:
+def difference_series(baseline: ArrayLike, canary: ArrayLike, *, min_requests: float = MIN_REQUESTS) -> HistogramSeries:
     """Return the series that judges two arms of histograms.
 
     Scrapes with few requests are put together: the fewest neighbours that give the typical scrape of the
@@ -425,9 +419,7 @@ def scale_map(counts: ArrayLike, upper_bounds: ArrayLike) -> ScaleMap:
     log_edges = np.log(edges)
     # cut[g, i, k]: share of bin i that lies below bound k after multiplication by factor g.
     low, high = log_edges[:-1], log_edges[1:]
-    cut = (np.log(bounds)[None, None, :] - _FACTORS[:, None, None] - low[None, :, None]) / (high - low)[
-        None, :, None
-    ]
+    cut = (np.log(bounds)[None, None, :] - _FACTORS[:, None, None] - low[None, :, None]) / (high - low)[None, :, None]
     below = np.clip(cut, 0.0, 1.0)
     # theta = sum_i sum_j p_i q_j ([j > i] + [j = i] / 2), q the moved shares and Q their sums:
     # the mean of 1 - (Q(i-1) + Q(i)) / 2.
@@ -459,9 +451,7 @@ def change_of_theta(mapping: ScaleMap, theta: ArrayLike) -> Array:
     at = np.clip((table <= wanted[:, None]).sum(axis=1) - 1, 0, table.shape[1] - 2)
     rows = np.arange(len(wanted))
     low, high = table[rows, at], table[rows, at + 1]
-    share = np.clip(
-        np.divide(wanted - low, high - low, out=np.zeros(len(wanted)), where=high > low), 0.0, 1.0
-    )
+    share = np.clip(np.divide(wanted - low, high - low, out=np.zeros(len(wanted)), where=high > low), 0.0, 1.0)
     grid = mapping.log_factor
     return np.asarray(
         np.expm1(grid[at] * (1.0 - share) + grid[at + 1] * share) + np.where(np.isnan(wanted), np.nan, 0.0)
