@@ -220,6 +220,8 @@ class LogInterceptor(Interceptor):
         @contextlib.asynccontextmanager
         async def timed(context: Context) -> AsyncIterator[None]:
             started = time.perf_counter()
+            # Asked for now: a stream whose client has left may end after its call is gone, and gRPC crashes then.
+            peer = context.peer()
             outcome = None
             try:
                 yield
@@ -229,7 +231,7 @@ class LogInterceptor(Interceptor):
             finally:
                 seconds = time.perf_counter() - started
                 outcome = outcome or _status_name(context)
-                write("done", method=method, peer=context.peer(), status=outcome, seconds=round(seconds, 6))
+                write("done", method=method, peer=peer, status=outcome, seconds=round(seconds, 6))
 
         return timed
 
@@ -253,20 +255,34 @@ async def abort(context: Context, error: RequestError) -> None:
     await context.abort(status.code, status.details, status.trailing_metadata)
 
 
+MAX_STATUS_BYTES = 5000
+"""What a refusal tells of fields, and of facts, at most: gRPC drops a status of more than 16 kB altogether."""
+
+
+def _cut(text: str, size: int) -> str:
+    """Return a text of at most ``size`` bytes of UTF-8."""
+    data = text.encode(errors="replace")
+    return text if len(data) <= size else data[: size - 3].decode(errors="ignore") + "…"
+
+
 def to_status(error: RequestError) -> status_pb2.Status:
     """Return the status of a refusal: ErrorInfo always, BadRequest and RetryInfo where they apply."""
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
+    facts = {_cut(key, 64): _cut(value, 256) for key, value in list(error.metadata.items())[:16]}
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=facts)]
     if error.violations:
-        fields = [
-            error_details_pb2.BadRequest.FieldViolation(field=one.field, description=one.description)
-            for one in error.violations
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=fields))
+        bad, size = error_details_pb2.BadRequest(), 0
+        for one in error.violations:
+            field, description = _cut(one.field, 200), _cut(one.description, 500)
+            size += len(field.encode()) + len(description.encode())
+            if size > MAX_STATUS_BYTES:
+                break
+            bad.field_violations.add(field=field, description=description)
+        details.append(bad)
     if error.retry_seconds is not None:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_seconds * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.value), message=error.message)
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.value), message=_cut(error.message, 1000))
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
