@@ -13,6 +13,7 @@ from tidegate.v1 import evaluations_pb2, findings_pb2, gate_service_pb2, monitor
 
 from tests.api_gates.gate_calls import (
     DONE,
+    Calls,
     arms,
     deployment_of,
     fresh,
@@ -574,3 +575,54 @@ def test_a_watch_goes_on_after_the_version_that_was_seen(calls):
     done = end_of(calls, made.name)
     assert [one.final for one in watch(calls, made.name, after_version=done.version)] == [True]
     assert [one.evaluation.version for one in watch(calls, made.name)] == [done.version]
+
+
+def test_a_version_that_was_never_seen_is_refused(calls):
+    made = start(calls, fresh())
+    found = refused(lambda: watch(calls, made.name, after_version=10_000))
+    assert "was never seen" in found.fields["after_version"]
+
+
+@pytest.mark.parametrize("length", [2_000, 10_000])
+def test_refusals_of_very_long_names_still_arrive(calls, length):
+    found = refused(
+        lambda: calls.evaluations.GetEvaluation(wire.GetEvaluationRequest(name="evaluations/" + "é" * length))
+    )
+    assert found.code in ("NOT_FOUND", "INVALID_ARGUMENT")
+    assert len(found.message) <= 1000
+
+
+def test_evidence_comes_in_pages_of_bounded_size(calls):
+    made = start(calls, fresh(), regression_rule("a"))
+    blocks = arms(time.time() - 600_000, metrics=("a",), columns=60_000)
+    for k in range(3):
+        for block in blocks:
+            block.instance = f"pod-{k}"
+        calls.evaluations.WriteSeries(wire.WriteSeriesRequest(name=made.name, blocks=blocks))
+    sizes, token = [], ""
+    while True:
+        page = calls.evaluations.GetEvidence(wire.GetEvidenceRequest(name=made.name, page_token=token))
+        sizes.append(len(page.blocks))
+        assert page.ByteSize() < 4 * 1024 * 1024
+        token = page.next_page_token
+        if not token:
+            break
+    assert sum(sizes) == 6
+    assert len(sizes) > 1
+    calls.evaluations.CancelEvaluation(wire.CancelEvaluationRequest(name=made.name))
+
+
+def test_more_points_than_a_server_takes_are_refused(serving):
+    with serving.server(max_points=100) as server:
+        own = Calls(server.target)
+        made = start(own, "shop")
+        request = wire.WriteSeriesRequest(name=made.name, blocks=arms(time.time() - 700, columns=60))
+        found = refused(lambda: own.evaluations.WriteSeries(request))
+        assert (found.code, found.metadata["limit"]) == ("RESOURCE_EXHAUSTED", "max_points")
+        own.close()
+
+
+def test_a_request_of_too_many_blocks_is_refused(calls):
+    made = start(calls, fresh())
+    request = wire.WriteSeriesRequest(name=made.name, blocks=arms(time.time() - 700, columns=1) * 501)
+    assert "at most 1000" in refused(lambda: calls.evaluations.WriteSeries(request)).fields["blocks"]

@@ -180,6 +180,15 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         found = await self._get(request.name)
         full = _full(request.view, FULL)
         seen = request.after_version
+        if seen > found.version:
+            raise InvalidError(
+                [
+                    Violation(
+                        "after_version",
+                        f"{seen} was never seen: the evaluation is at version {found.version}; leave it out",
+                    )
+                ]
+            )
         while True:
             over = found.finished or (request.until_decided and found.standing_decision is not None)
             if over or found.version > seen:

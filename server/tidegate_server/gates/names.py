@@ -13,6 +13,9 @@ from tidegate_server.gates.model import GateKey
 
 ANY = "-"
 
+MAX_CHARACTERS = 3000
+"""Of a resource name: three parts of 256 bytes, every one of them percent-encoded, and the words between."""
+
 
 def gate_name(key: GateKey) -> str:
     """Return the resource name of a gate."""
@@ -22,8 +25,8 @@ def gate_name(key: GateKey) -> str:
 
 def split_gate_name(name: str) -> GateKey | None:
     """Return the key of a gate's resource name, None when it is none."""
-    match name.split("/"):
-        case ["services", service, "environments", environment, "gates", identifier]:
+    match name[: MAX_CHARACTERS + 1].split("/"):
+        case ["services", service, "environments", environment, "gates", identifier] if len(name) <= MAX_CHARACTERS:
             key = GateKey(unquote(service), unquote(environment), unquote(identifier))
             return key if all(key) and ANY not in key[:2] else None
     return None
@@ -87,7 +90,7 @@ def parse_simple(name: str, collection: str, path: str = "name") -> str:
         When it is no name of that collection.
     """
     head, slash, rest = name.partition("/")
-    if head != collection or not slash or not rest or "/" in rest:
+    if head != collection or not slash or not rest or "/" in rest or len(name) > MAX_CHARACTERS:
         raise InvalidError([Violation(path, f"{name[:80]!r} is no name; write {collection}/{{id}}")])
     return unquote(rest)
 
