@@ -121,7 +121,9 @@ def write(out_dir: Path, name: str, result: dict[str, Any]) -> str:
     out_dir.mkdir(parents=True, exist_ok=True)
     env = result.setdefault("environment", environment(result.get("seed")))
     text = [f"## {name}", "", result.get("summary", "")] if result.get("summary") else [f"## {name}"]
-    text += ["", environment_line(env) + ("; quick run" if result.get("quick") else "") + ".", ""]
+    took = f"; {result['seconds']:.0f} s" if "seconds" in result else ""
+    took += f", {result['cpu_seconds']:.0f} s of processor" if "cpu_seconds" in result else ""
+    text += ["", environment_line(env) + ("; quick run" if result.get("quick") else "") + took + ".", ""]
     text += [markdown(table) for table in result.get("tables", [])]
     if result.get("markdown"):
         text.append(result["markdown"])
