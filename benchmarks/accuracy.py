@@ -1083,22 +1083,23 @@ def histogram_table(found: list[dict[str, Any]]) -> Table:
 # What is known of targets that are not reached; printed only when they are not.
 REASONS = {
     "one look, no history": (
-        "In 'AR .6, canary sd x3' the canary's worse tail is three times as far out. Without a history that shows it has "
-        "always been so, the tail test calls that a regression."
+        "In 'AR .6, canary sd x3' the canary's worse tail is three times as far out. Without a history that "
+        "shows it has always been so, the tail test calls that a regression."
     ),
     "real windows, top 5 %": (
-        "Three of 60 points are touched, and there is no past. In one healthy pair of eight the three largest of all 120 "
-        "points lie in the canary, so no test that knows only these points can call that a fault at 2 %. With a week "
-        "of past the same effect is found (see the cuts)."
+        "Three of 60 points are touched, and there is no past. In one healthy pair of eight the three "
+        "largest of all 120 points lie in the canary, so no test that knows only these points can call that "
+        "a fault at 2 %. With a week of past the same effect is found (see the cuts)."
     ),
     "real gates of 100: one metric x1.5": (
-        "A week of past of most of these metrics holds a real incident, far larger than x1.5 and hours long: about 1 % of "
-        "all moments look worse than x1.5. A single metric is then found at 2 % but not among 100, where p must fall "
-        "below about .0005. With known incidents left out of the past more are found."
+        "A week of past of most of these metrics holds a real incident, far larger than x1.5 and hours "
+        "long: about 1 % of all moments look worse than x1.5. A single metric is then found at 2 % but not "
+        "among 100, where p must fall below about .0005. With known incidents left out of the past more are "
+        "found."
     ),
     "simulated gates of 100: one metric x1.5": (
-        "The faulty metric may be any, also one whose noise is 30 % or drifts by 10 % in an hour: the table of the gates "
-        "tells whose noise hid it."
+        "The faulty metric may be any, also one whose noise is 30 % or drifts by 10 % in an hour: the table "
+        "of the gates tells whose noise hid it."
     ),
     "real metrics, a week of past: false FAIL": (
         "Eleven series with events of their own that nobody marked; the cuts overlap, so the share is uncertain."
