@@ -30,6 +30,7 @@ _CONNECT_SECONDS = 5.0
 _COMMAND_SECONDS = 15.0
 _WRITE = "tidegate_write"
 
+_SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _SQLITE_UNAVAILABLE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -126,6 +127,8 @@ def _translate_sqlite(error: sqlite3.Error) -> RequestError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return _full()
+    if code in _SQLITE_DAMAGED:
+        return _away("its file is damaged, or is no SQLite database; restore it, or name another file")
     if code in _SQLITE_UNAVAILABLE:
         return _away(f"its file cannot be used ({error})")
     return None

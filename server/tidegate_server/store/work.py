@@ -57,7 +57,9 @@ def _held(claims: Sequence[Claim], *, due: bool = False) -> sa.Select[Any]:
 
     With `due`, only those of evaluations that are not over.
     """
-    mine: sa.ColumnElement[bool] = sa.tuple_(_e.id, _e.fence).in_([(claim.evaluation_id, claim.fence) for claim in claims])
+    mine: sa.ColumnElement[bool] = sa.tuple_(_e.id, _e.fence).in_(
+        [(claim.evaluation_id, claim.fence) for claim in claims]
+    )
     if due:
         mine = sa.and_(mine, _e.due_us.is_not(None))
     locked = (
@@ -197,7 +199,9 @@ class SqlWork:
             (_e.inputs == sa.bindparam("seen_inputs"), now + sa.bindparam("wait", type_=sa.BigInteger)),
             else_=now,
         )
-        columns: dict[str, Any] = {name: sa.bindparam(name) for name in row if name not in ("key", "over", "wait", "seen_inputs")}
+        columns: dict[str, Any] = {
+            name: sa.bindparam(name) for name in row if name not in ("key", "over", "wait", "seen_inputs")
+        }
         return (
             sa.update(schema.evaluations)
             .where(_e.id == sa.bindparam("key"))
