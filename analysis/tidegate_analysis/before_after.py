@@ -379,7 +379,8 @@ def _scan_portion(
     recent = gx[:, max(gx.shape[1] - max(points, 30), 0) :]
     two = contrasts.two_arms(recent, gy, np.full((S, 0), np.nan), ("before-after-trim.v1",) * 3)
     estimate = np.where(use, now[:, whole], two.estimate)
-    errors = [(np.where(use, np.nan, se), df_two) for se, df_two in two.errors]
+    # Too few moments to measure by: what they show is added to the stretch's own error.
+    errors = [(np.where(use, np.nan, np.sqrt(se**2 + stick.wander)), df_two) for se, df_two in two.errors]
     errors.append((np.where(use, stick.whole, np.nan), np.where(use, np.minimum(df, 200.0), np.nan)))
     contrast = contrasts.Contrast(
         estimate,
@@ -387,7 +388,7 @@ def _scan_portion(
         two.n_effective,
         np.where(use, stick.moments, 0).astype(np.int64),
         np.where(use[:, None], np.where(sign[:, None] < 0, -stick.largest_down, stick.largest_up), np.nan)
-        * stick.scale[:, whole][:, None]
+        * stick.scale[rows, best][:, None]
         if stick.largest_up.shape[1]
         else np.zeros((S, 0)),
         np.where(

@@ -129,7 +129,7 @@ def test_a_daily_pattern_is_centred_away() -> None:
     j = int(np.flatnonzero((plan.first == 0) & (plan.last == 4))[0])
     # A mean of 14 days of contrasts of 4 + 4 blocks of unit noise.
     assert np.abs(stick.centre[:, j] - wanted).max() < 4 * np.sqrt(0.5 / days)
-    assert (stick.scale < 0.5 * flat.scale).all()
+    assert (stick.scale < 0.6 * flat.scale).all()
 
 
 def test_three_days_are_too_few_for_a_time_of_day() -> None:
