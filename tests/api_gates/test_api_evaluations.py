@@ -207,6 +207,25 @@ def test_ensure_returns_the_evaluation_of_its_key(calls):
     assert ensure(calls, fresh(), "step-1").created
 
 
+def test_a_key_never_returns_the_evaluation_of_another_version_or_of_other_rules(calls):
+    service = fresh()
+    first = ensure(calls, service, "k").evaluation
+    rules = wire.InlineRules(rules=[regression_rule()])
+    later = wire.EnsureEvaluationRequest(key="k", inline_rules=rules, deployment=deployment_of(service, ago=5))
+    assert calls.evaluations.EnsureEvaluation(later).evaluation.name == first.name
+    for other in (
+        wire.EnsureEvaluationRequest(key="k", inline_rules=rules, deployment=deployment_of(service, version="3")),
+        wire.EnsureEvaluationRequest(
+            key="k",
+            inline_rules=wire.InlineRules(rules=[regression_rule("other")]),
+            deployment=deployment_of(service),
+        ),
+    ):
+        found = refused(lambda other=other: calls.evaluations.EnsureEvaluation(other))
+        assert (found.code, found.reason) == ("ALREADY_EXISTS", "KEY_REUSED")
+        assert "names the rollout and step" in found.message
+
+
 def test_ensure_begins_anew_after_its_life_time_and_after_a_cancellation(calls):
     service = fresh()
     request = wire.EnsureEvaluationRequest(

@@ -19,7 +19,7 @@ from tidegate_server.api.paging import page_size, read_token, write_token
 from tidegate_server.auth import methods
 from tidegate_server.errors import Violation, Violations, over_limit
 from tidegate_server.gates import evaluation as machine
-from tidegate_server.gates.errors import InvalidError, NotFoundError, PreconditionError
+from tidegate_server.gates.errors import AlreadyExistsError, InvalidError, NotFoundError, PreconditionError
 from tidegate_server.gates.filters import EVALUATION_FIELDS, parse_filter
 from tidegate_server.gates.model import (
     DEFAULT_IDENTIFIER,
@@ -141,6 +141,8 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         )
         audit = self._audit("evaluation.start", made, version=deployment.version, key=request.key)
         found, created = await self._evaluations.create(made, _fingerprint(request), audit)
+        if not created:
+            _check_same(found, made)
         return wire.EnsureEvaluationResponse(evaluation=encode_evaluation(found, full=True), created=created)
 
     async def GetEvaluation(  # noqa: N802
@@ -395,6 +397,32 @@ def _placed(deployment: Deployment, key: GateKey, wrong: Violations) -> Deployme
         commit=deployment.commit,
         actor=deployment.actor,
         links=deployment.links,
+    )
+
+
+def _check_same(found: Evaluation, wanted: Evaluation) -> None:
+    """Refuse the evaluation of a key for another version or other rules: its PASS would be of something else.
+
+    Times, links and the like may differ between two polls. A stored gate may have been changed in between; the
+    evaluation keeps the rules that it began with.
+
+    Raises
+    ------
+    AlreadyExistsError
+        When the key belongs to something else.
+    """
+    one, other = found.deployment, wanted.deployment
+    inline = not (found.gate.revision and wanted.gate.revision)
+    if one.version != other.version:
+        what = f"of version {one.version!r}, not {other.version!r}"
+    elif found.gate.identifier != wanted.gate.identifier or (inline and found.gate.rules != wanted.gate.rules):
+        what = "with other rules"
+    else:
+        return
+    raise AlreadyExistsError(
+        "KEY_REUSED",
+        f"key {found.ensure_key!r} belongs to evaluation {found.id} {what}; take a key that names the rollout and step",
+        {"key": found.ensure_key, "evaluation_id": found.id},
     )
 
 
