@@ -118,6 +118,9 @@ class Yardstick(NamedTuple):
     whole:
         Shape (series,): standard error of the whole stretch's contrast, so that the 95 % points of the normal
         are those of the past's moments on their wider side.
+    wander:
+        Shape (series,): mean square of the whole stretch's contrast at the past moments; 0 where there is none. Too few
+        moments to measure by still tell that a metric moves by itself.
     """
 
     centre: Floats
@@ -128,6 +131,7 @@ class Yardstick(NamedTuple):
     independent: Floats
     days: int
     whole: Floats
+    wander: Floats
 
 
 # Contrasts that agree to this share are equal: their last digits are rounding, and depend on the unit.
@@ -185,6 +189,7 @@ def calibrate(
             np.zeros(S),
             0,
             np.full(S, np.nan),
+            np.zeros(S),
         )
     c = contrasts_at(blocks, moments, plan, back)
     centre = np.zeros((S, W))
@@ -211,6 +216,8 @@ def calibrate(
     down = np.sort(np.fmax.reduce(-z, axis=2), axis=1)
     used = (~np.isnan(up)).sum(axis=1)
     j = int(np.flatnonzero((plan.first == 0) & (plan.last == plan.blocks))[0])
+    told = ~np.isnan(c[:, :, j])
+    wander = (np.where(told, c[:, :, j], 0.0) ** 2).sum(axis=1) / np.maximum(told.sum(axis=1), 1)
     with np.errstate(invalid="ignore"):
         ordered = np.sort(z[:, :, j], axis=1)
         known = (~np.isnan(ordered)).sum(axis=1)
@@ -218,7 +225,7 @@ def calibrate(
         high = ordered[rows, np.clip(np.ceil(0.95 * (known + 1)).astype(np.int64) - 1, 0, K - 1)]
         low = ordered[rows, np.clip(np.floor(0.05 * (known + 1)).astype(np.int64) - 1, 0, K - 1)]
         whole = scale[:, j] * np.fmax(high, -low) / NORMAL_95
-    return Yardstick(centre, scale, up, down, used, used * stride / max(plan.blocks, 1), days, whole)
+    return Yardstick(centre, scale, up, down, used, used * stride / max(plan.blocks, 1), days, whole, wander)
 
 
 def _by_time_of_day(c: Floats, phase: Ints, day: Ints, phases: int) -> tuple[Floats, Floats, Floats, Floats]:

@@ -64,6 +64,7 @@ class ScanWatch:
             "largest_down": stick.largest_down,
             "moments": stick.moments.astype(np.float64),
             "independent": stick.independent,
+            "wander": stick.wander,
             "plan": np.array([size, blocks, *plan.first.tolist(), *plan.last.tolist()], dtype=np.float64),
         }
         run = {name: np.zeros(S) for name in ("up", "down", "beyond_up", "beyond_down", "count")}
@@ -85,7 +86,10 @@ class ScanWatch:
     def _two_arms(self, policy: Policy, rows: Bools, y: Floats) -> contrasts.Contrast:
         before, after = to_scale((self.learnt["recent"][rows], y[rows]), policy.log[rows]).parts
         none = np.full((int(rows.sum()), 0), np.nan)
-        return contrasts.two_arms(before[:, -max(self.horizon, 30) :], after, none, ("before-after-trim.v1",) * 3)
+        near = before[:, -max(self.horizon, 30) :]
+        found = contrasts.two_arms(near, after, none, ("before-after-trim.v1",) * 3)
+        wander = self.learnt["wander"][rows]
+        return found._replace(errors=tuple((np.sqrt(se**2 + wander), df) for se, df in found.errors[:2]))
 
     def step(self, policy: Policy, y: Floats) -> None:
         """Take the newest scrape; ``y`` has all scrapes so far, (series, scrapes), in the metrics' units."""
@@ -186,7 +190,7 @@ class ScanWatch:
             found = self._two_arms(policy, alone, y)
             estimate[alone] = found.estimate
             for out, level in ((to_null, fail_level), (to_margin, policy.alpha_pass)):
-                out[alone] = half_width(found.errors[:2], level[alone], t, self.horizon, self.run["count"][alone])
+                out[alone] = half_width(found.errors, level[alone], t, self.horizon, self.run["count"][alone])
         low, high = bounds(estimate, to_null, to_margin, policy.sign)
         return estimate, low, high
 
