@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "gate": ("tidegate_server.cli.gate", "gate", "Stored gates: apply a file, get, list, delete."),
     "monitor": ("tidegate_server.cli.monitor", "monitor", "Monitors and their states; downtimes."),
     "serve": ("tidegate_server.cli.serve", "serve", "Run the server."),
+    "store": ("tidegate_server.cli.store", "store", "The server's store: migrate, export, delete, sweep."),
     "token": ("tidegate_server.cli.auth", "token", "Bearer tokens: create, list, revoke."),
 }
 
