@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 from tidegate_server.auth.interceptor import REMEMBER_SECONDS, Authenticator
-from tidegate_server.auth.methods import enter
+from tidegate_server.auth.methods import caller, enter, require
 from tidegate_server.auth.model import ANYBODY, Grant, Principal, Role, grants_of
 from tidegate_server.auth.tokens import (
     certificate_record,
@@ -87,6 +87,12 @@ def test_a_certificate_has_no_secret_that_a_token_could_prove():
 def test_methods_that_are_not_in_the_table_are_refused():
     with pytest.raises(DeniedError, match="no method of this server"):
         enter("/tidegate.v1.GateService/DropEverything", ANYBODY)
+
+
+def test_a_handler_that_is_reached_without_asking_who_calls_does_nothing():
+    assert caller().scopes(Role.VIEWER) == ()
+    with pytest.raises(DeniedError):
+        require("shop", "prod", "evaluations/1")
 
 
 class Tokens:

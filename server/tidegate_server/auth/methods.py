@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate_server.auth.model import ANYBODY, Principal, Role
+from tidegate_server.auth.model import NOBODY, Principal, Role
 from tidegate_server.gates.errors import DeniedError
 from tidegate_server.gates.names import split_gate_name
 
@@ -96,7 +96,7 @@ METHODS: Mapping[str, Need] = {
 OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 """Services that anybody may call: balancers ask for health, and the contract is public."""
 
-_caller: contextvars.ContextVar[Principal] = contextvars.ContextVar("tidegate_caller", default=ANYBODY)
+_caller: contextvars.ContextVar[Principal] = contextvars.ContextVar("tidegate_caller", default=NOBODY)
 _need: contextvars.ContextVar[Role] = contextvars.ContextVar("tidegate_role", default=Role.OPERATOR)
 
 

@@ -87,3 +87,6 @@ def grants_of(stored: Iterable[tuple[str, str, str]]) -> tuple[Grant, ...]:
 
 ANYBODY = Principal("anonymous", (Grant(Role.OPERATOR),))
 """Who calls while authorisation is off."""
+
+NOBODY = Principal("nobody", ())
+"""Who calls when nobody was asked: a face that forgets to ask may do nothing."""
