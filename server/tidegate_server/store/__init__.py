@@ -41,7 +41,7 @@ class Store:
         url: str,
         *,
         lease_seconds: float = 15.0,
-        longest_wait_seconds: float = 60.0,
+        longest_wait_seconds: float = 300.0,
         poll_seconds: float = 1.0,
         clock: Callable[[], int] = host_clock,
         now_sql: str | None = None,
