@@ -97,10 +97,12 @@ def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
         x = values
         bad = np.zeros(S, dtype=np.int64)
         zero = np.zeros(S, dtype=np.int64)
+        mended: Bools | None = None
         if not all_fine:
             with np.errstate(invalid="ignore"):
                 up, down = x > HUGE, x < -HUGE
-            bad += (up | down).sum(axis=1)
+            mended = up | down
+            bad += mended.sum(axis=1)
             x = np.where(up, high[:, None], np.where(down, low[:, None], x))
             x = np.where(np.isfinite(x), x, np.nan)
         if not log.all():
@@ -110,7 +112,7 @@ def to_scale(arrays: tuple[Floats, ...], log: Bools) -> Prepared:
             with np.errstate(invalid="ignore", divide="ignore"):
                 negative = (x < 0) & log[:, None]
                 null = (x == 0) & log[:, None]
-                bad += negative.sum(axis=1)
+                bad += (negative if mended is None else negative & ~mended).sum(axis=1)
                 zero += null.sum(axis=1)
                 if zero.any():
                     x = np.where(null, half[:, None], x)
