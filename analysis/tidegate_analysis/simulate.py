@@ -204,9 +204,7 @@ _ALL = (
         positive=True,
         mean_count=0.1,
     ),
-    Structure(
-        "rounded ar.6", "rounded AR .6 (5 levels)", _independent(lambda r, n, p: np.round(ar1(r, n, p, 0.6)))
-    ),
+    Structure("rounded ar.6", "rounded AR .6 (5 levels)", _independent(lambda r, n, p: np.round(ar1(r, n, p, 0.6)))),
     Structure("t1.5", "iid t with 1.5 df", _independent(lambda r, n, p: r.standard_t(1.5, (n, p)))),
     Structure("ar.6 canary sd x3", "AR .6, canary sd x3", _wide_canary),
     Structure("shared ar.9 + iid", "shared AR .9 (80 %) + own iid", _shared(_ar(0.9), _white)),
@@ -393,9 +391,7 @@ def inject(
     ValueError
         As :func:`profile`; or when a relative change of -1 or less is asked for.
     """
-    carried = profile(
-        kind, values, onset=onset, over=over, bursts=bursts, length=length, share=share, rng=rng
-    )
+    carried = profile(kind, values, onset=onset, over=over, bursts=bursts, length=length, share=share, rng=rng)
     amount = np.asarray(size, dtype=np.float64)
     if amount.ndim == 1:
         amount = amount[:, None]
@@ -461,10 +457,7 @@ def seasonal_minutes(
     left = np.floor(calendar - 0.5).astype(int)
     knots = generator.normal(0.0, day_spread, (n_series, n_days + 10))
     share = calendar - 0.5 - left
-    drift = (
-        np.take_along_axis(knots, left + 1, 1) * (1.0 - share)
-        + np.take_along_axis(knots, left + 2, 1) * share
-    )
+    drift = np.take_along_axis(knots, left + 1, 1) * (1.0 - share) + np.take_along_axis(knots, left + 2, 1) * share
     common = np.log(season) + drift + np.log(level)
     deployed = np.exp(common + noise * ar1(generator, n_series, total, rho))
     control = np.exp(common + noise * ar1(generator, n_series, total, rho))
@@ -547,9 +540,7 @@ def counted(
     generator = np.random.default_rng(rng)
     shape = (n_series, n_points)
     load = exposure * (1.0 + 0.3 * _diurnal(generator, n_series, n_points))
-    exposed = [
-        generator.poisson(load * share).astype(np.float64) for share in (1 - canary_share, canary_share)
-    ]
+    exposed = [generator.poisson(load * share).astype(np.float64) for share in (1 - canary_share, canary_share)]
     if noise == "none":
         moved = [np.ones(shape), np.ones(shape)]
     elif noise == "shared_bursts":

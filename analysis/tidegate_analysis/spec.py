@@ -103,9 +103,7 @@ class MetricSpec:
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"weight: must be a finite number of at least 0, not {self.weight!r}")
         if self.scale == "log" and self.kind in ("ratio", "saturation"):
-            raise ValueError(
-                f"scale: a {self.kind} is judged on its own scale; log contradicts kind={self.kind!r}"
-            )
+            raise ValueError(f"scale: a {self.kind} is judged on its own scale; log contradicts kind={self.kind!r}")
 
     def with_(self, **changes: Any) -> MetricSpec:
         """Return a copy with some fields changed, validated again."""
@@ -150,7 +148,5 @@ def merge_notes(*notes: Iterable[QualityNote]) -> tuple[QualityNote, ...]:
     for group in notes:
         for note in group:
             old = merged.get(note.code)
-            merged[note.code] = (
-                note if old is None else QualityNote(note.code, old.count + note.count, old.message)
-            )
+            merged[note.code] = note if old is None else QualityNote(note.code, old.count + note.count, old.message)
     return tuple(merged.values())
