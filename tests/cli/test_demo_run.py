@@ -73,12 +73,12 @@ def test_a_shortened_demo_runs_its_course(tmp_path: Path) -> None:
     ]
     for outcome in outcomes:
         assert [finding.metric for finding in outcome.findings] == [metric.name for metric in METRICS]
-        assert {group.group for group in outcome.groups} == {"checkout", "search", "cart"}
+        assert {group.group for group in outcome.groups} == {"checkout", "search", "cart", "shop"}
         assert outcome.verdict in findings_pb2.Verdict.values()[1:4]
         assert 0 < outcome.seconds < 30
         frame = read_series(str(tmp_path / f"{outcome.rollout.key}.csv"))
         assert set(frame["phase"]) == {"pre", "post"}
-        assert frame.loc[frame["metric"] == "cart_error_ratio", "total"].gt(0).any()
+        assert frame.loc[frame["metric"] == "shop_error_ratio", "total"].gt(0).any()
     answer = demo_command.as_json(outcomes)
     assert set(answer) == {"healthy", "faulty"}
     assert json.loads(json.dumps(answer, allow_nan=False))["faulty"]["findings"][0]["metric"] == METRICS[0].name
@@ -150,7 +150,7 @@ def test_the_demo_ends_as_it_should_within_a_minute(tmp_path: Path) -> None:
     assert (faulty["verdict"], faulty["decision"]) == ("FAIL", "HALT")
     assert faulty["seconds_to_verdict"] < 25
     failing = [finding for finding in faulty["findings"] if finding["verdict"] == "FAIL"]
-    assert {finding["metric"] for finding in failing} <= {"checkout_latency_p95", "checkout_error_ratio"}
+    assert {finding["metric"] for finding in failing} <= {"checkout_latency_p95", "shop_error_ratio"}
     latency = next(finding for finding in faulty["findings"] if finding["metric"] == "checkout_latency_p95")
     assert 0.3 < latency["effect"] < 0.9
     assert all(-5 < finding["onset"]["after_deployment"] < 10 for finding in failing)

@@ -146,7 +146,7 @@ def test_scraper_makes_columns_on_one_clock_and_gaps_of_failures(children: proce
     steps = np.diff([column.time for column in columns]) / 0.05
     assert np.allclose(steps, np.round(steps), atol=1e-3)
     assert (steps > 0.5).all()
-    cart = [metric.name for metric in METRICS].index("cart_error_ratio")
+    cart = [metric.name for metric in METRICS].index("shop_error_ratio")
     assert columns[0].totals[0][cart] == 1
     assert all(math.isnan(value) for column in columns for value in column.values[1])
 
@@ -157,13 +157,13 @@ def test_a_recording_is_what_analyze_reads(tmp_path: Path) -> None:
     recording.write(tmp_path / "a.csv", [("pre", Column(1770000000.0, (numbers, nothing), (numbers, nothing)))])
     rows = list(csv.DictReader((tmp_path / "a.csv").open()))
     assert len(rows) == len(ARMS) * len(METRICS)
-    assert rows[1] == {
+    assert rows[3] == {
         "timestamp": "2026-02-02T02:40:00.000Z",
-        "metric": "checkout_error_ratio",
+        "metric": "shop_error_ratio",
         "arm": "baseline",
-        "value": "1",
+        "value": "3",
         "phase": "pre",
-        "total": "1",
+        "total": "3",
     }
     assert {row["value"] for row in rows if row["arm"] == "canary"} == {""}
 

@@ -22,7 +22,7 @@ def test_recordings_are_whole_and_small() -> None:
         recording = recordings.load(name)
         assert [spec.name for spec in recording.specs] == [metric.name for metric in METRICS]
         for (arm, phase), values in recording.values.items():
-            assert values.shape == ((6, 40) if phase == "pre" else (6, 80)), (arm, phase)
+            assert values.shape == ((4, 40) if phase == "pre" else (4, 80)), (arm, phase)
             assert np.isnan(values).mean() < 0.02
 
 
@@ -39,7 +39,7 @@ def test_analyze_judges_them_right(name: str, verdict: str, code: int, capsys: p
     answer = json.loads(capsys.readouterr().out)
     assert answer["verdict"] == verdict
     failing = {finding["metric"] for finding in answer["findings"] if finding["verdict"] == "FAIL"}
-    assert failing == ({"checkout_latency_p95", "checkout_error_ratio"} if name == "faulty" else set())
+    assert failing == ({"checkout_latency_p95", "shop_error_ratio"} if name == "faulty" else set())
 
 
 @pytest.mark.parametrize("name", recordings.NAMES)
@@ -47,10 +47,10 @@ def test_what_nobody_specified_is_derived(name: str, capsys: pytest.CaptureFixtu
     cli.main(["analyze", str(recordings.path(name)), "--output", "json"])
     findings = {finding["metric"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
     assert findings["cart_latency_p95"]["spec"]["kind"] == "GAUGE"
-    assert findings["cart_error_ratio"]["spec"]["kind"] == "RATIO"
+    assert findings["shop_error_ratio"]["spec"]["kind"] == "RATIO"
     assert {finding["spec"]["direction"] for finding in findings.values()} == {"UP_IS_WORSE"}
     wrong = {metric for metric, finding in findings.items() if finding["verdict"] == "FAIL"}
-    assert wrong == ({"checkout_latency_p95", "checkout_error_ratio"} if name == "faulty" else set())
+    assert wrong == ({"checkout_latency_p95", "shop_error_ratio"} if name == "faulty" else set())
 
 
 @pytest.mark.parametrize(("name", "verdict"), [("healthy", ta.Verdict.PASS), ("faulty", ta.Verdict.FAIL)])

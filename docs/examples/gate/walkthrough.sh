@@ -11,7 +11,7 @@ tidegate monitor push --id disk --name "disk of the store" --tag team:storage --
 # A rollout that began 45 seconds ago; the series of the demo's faulty one stand for it.
 deployed=$(python3 -c 'import time; print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 45)))')
 id=$(tidegate evaluate --service shop --env prod --version v2 --previous-version v1 --deployed-at "$deployed" --no-wait)
-python3 replay.py ../../../benchmarks/data/demo/faulty.csv "$deployed" checkout_latency_p95 checkout_error_ratio |
+python3 replay.py ../../../benchmarks/data/demo/faulty.csv "$deployed" checkout_latency_p95 shop_error_ratio |
   tidegate evaluation write "$id" --file - --complete
 
 # Follows the evaluation to its end; the exit code is the decision.

@@ -40,7 +40,7 @@ class Plan:
     rate: float = 900.0
     step: float = 0.5
     settle: float = 1.0
-    before: float = 4.0
+    before: float = 3.0
     warm_up: float = 1.0
     horizon: float = 25.0
 
@@ -57,7 +57,9 @@ class Rollout:
 
 ROLLOUTS = (
     Rollout("healthy", "a harmless v2", "v2-harmless", findings_pb2.VERDICT_PASS),
-    Rollout("faulty", "a v2 with a slow, failing checkout", "v2-faulty", findings_pb2.VERDICT_FAIL),
+    Rollout(
+        "faulty", "a v2 with a slow checkout that fails 4 % of its requests", "v2-faulty", findings_pb2.VERDICT_FAIL
+    ),
 )
 
 
@@ -111,7 +113,7 @@ def specs() -> list[ta.MetricSpec]:
             scale="linear" if metric.is_ratio else "log",
             direction="up_is_worse",
             margin=ERROR_MARGIN if metric.is_ratio else LATENCY_MARGIN,
-            group=metric.path.strip("/"),
+            group=metric.path.strip("/") or "shop",
             unit="" if metric.is_ratio else "ms",
         )
         for metric in METRICS
@@ -215,11 +217,16 @@ def _judge(
         while not decided and scraper.now() - deployed_at < plan.horizon:
             column = scraper.wait()
             after.append(column)
-            for block in blocks("post", plan.step, [column]):
-                stream.send(block)
+            sent = max(stream.send(block) for block in blocks("post", plan.step, [column]))
             watcher.scraped(column.time - deployed_at)
-            for update in stream.updates(wait=0):
-                decided = take(update).verdict in (findings_pb2.VERDICT_PASS, findings_pb2.VERDICT_FAIL)
+            # What comes before the next scrape is about the points that were sent, so the final verdict is the same.
+            while not decided and (patience := scraper.until_next()) > 0:
+                update = next(stream.updates(wait=patience), None)
+                if update is None:
+                    break
+                take(update)
+                over = update.verdict in (findings_pb2.VERDICT_PASS, findings_pb2.VERDICT_FAIL)
+                decided = over and update.sequence >= sent
         seconds = time.monotonic() - started
         last = take(stream.finish(timeout=FINAL_WITHIN_SECONDS))
     findings = [known[m.name] for m in METRICS if m.name in known]

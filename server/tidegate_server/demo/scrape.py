@@ -21,18 +21,18 @@ ARMS: tuple[Arm, Arm] = ("baseline", "canary")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One series of the demo: the p95 latency or the error ratio of an endpoint."""
+    """One series of the demo: the p95 latency of an endpoint or, without a path, the shop's error ratio."""
 
     name: str
-    path: str
-    is_ratio: bool
+    path: str = ""
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether its values are events of a total."""
+        return not self.path
 
 
-METRICS = tuple(
-    Metric(f"{path.strip('/')}_{what}", path, what == "error_ratio")
-    for path in V1
-    for what in ("latency_p95", "error_ratio")
-)
+METRICS = (*(Metric(f"{path.strip('/')}_latency_p95", path) for path in V1), Metric("shop_error_ratio"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,10 @@ class Scraper:
         """Return the Unix time on the scraper's clock."""
         return self.epoch + time.monotonic() - self.first
 
+    def until_next(self) -> float:
+        """Return the seconds to the next tick; negative when it is due already."""
+        return self.first + (self.ticks + 1) * self.step - time.monotonic()
+
     def wait(self) -> Column:
         """Wait for the next tick, scrape, and return the column. A tick that was missed leaves a gap."""
         self.ticks = max(self.ticks + 1, int((time.monotonic() - self.first) / self.step))
@@ -181,8 +185,9 @@ class Scraper:
                 else EndpointScrape(NAN, NAN, NAN)
                 for path in V1
             }
-            values.append(tuple(seen[m.path].errors if m.is_ratio else seen[m.path].latency_p95 for m in METRICS))
-            totals.append(tuple(seen[m.path].requests if m.is_ratio else NAN for m in METRICS))
+            errors, requests = (sum(getattr(one, what) for one in seen.values()) for what in ("errors", "requests"))
+            values.append(tuple(errors if m.is_ratio else seen[m.path].latency_p95 for m in METRICS))
+            totals.append(tuple(requests if m.is_ratio else NAN for m in METRICS))
         self.previous = pages
         return Column(self.epoch + self.ticks * self.step, tuple(values), tuple(totals))
 
