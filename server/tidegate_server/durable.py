@@ -54,8 +54,6 @@ class Durable:
             self.store = Store(url, lease_seconds=config.lease_seconds)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        except OSError as error:
-            raise StartupError(f"store_url: {url} cannot be used, {error.strerror}") from None
         self.engine = Engine(
             self.store,
             Looks(self.store.evaluations, self.store.monitors, pool),

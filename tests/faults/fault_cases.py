@@ -184,8 +184,8 @@ async def judged_once(store: Store, ids) -> None:
     assert noted == sorted(ids)
 
 
-async def leased(store: Store) -> int:
-    """Evaluations that somebody works on, or was killed at."""
+async def leased(store: Store) -> list[str]:
+    """Who works on evaluations, or was killed at it; once for each."""
     async with store.database.read() as connection:
-        query = sa.text("SELECT count(*) FROM evaluations WHERE lease_owner IS NOT NULL")
-        return int((await connection.execute(query)).scalar_one())
+        query = sa.text("SELECT lease_owner FROM evaluations WHERE lease_owner IS NOT NULL")
+        return list((await connection.execute(query)).scalars())

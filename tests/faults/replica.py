@@ -58,6 +58,10 @@ class Replica:
         self._arguments = arguments
         self._process: BaseProcess | None = None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0 if self._process is not None else 0
+
     def start(self) -> None:
         self._process = self.context.Process(target=main, args=self._arguments, daemon=True)
         self._process.start()

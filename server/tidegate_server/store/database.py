@@ -176,7 +176,7 @@ class Database:
         self._writer = asyncio.Lock()
         if self.is_sqlite:
             file = Path(self.url.database or "").expanduser()
-            file.parent.mkdir(parents=True, exist_ok=True)
+            _probe(file)
             self.engine = create_async_engine(
                 self.url.set(database=str(file)),
                 connect_args={"timeout": _BUSY_SECONDS},
@@ -267,17 +267,37 @@ class Database:
         return self._clock()
 
 
+def _probe(file: Path) -> None:
+    """Opens and closes a SQLite file: a place that cannot be used is told at once.
+
+    Raises:
+        ValueError: if the file cannot be opened or made.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sqlite3.connect(file).close()
+    except OSError as error:
+        raise ValueError(f"store_url: {file} cannot be used: {error.strerror}") from None
+    except sqlite3.Error as error:
+        raise ValueError(f"store_url: {file} cannot be used: {error}") from None
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """Makes a fresh SQLite connection safe: WAL, foreign keys, and transactions begun by us, not by the
     driver."""
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    # FULL, not NORMAL: what was acknowledged must outlive a power cut, not only a killed process.
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
-    cursor.close()
+    try:
+        cursor.execute("PRAGMA journal_mode = WAL")
+        # FULL, not NORMAL: what was acknowledged must outlive a power cut, not only a killed process.
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+        cursor.close()
+    except BaseException:
+        # The pool does not know this connection yet, and its thread would outlive it.
+        connection.close()
+        raise
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
