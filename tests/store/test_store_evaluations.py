@@ -361,3 +361,29 @@ def test_retention_of_less_than_a_day_is_refused(name):
         Retention(**{name: 3600.0})
     with pytest.raises(ValueError, match=name):
         Retention(**{name: float("nan")})
+
+
+def test_callers_that_give_up_leave_a_store_that_works(run):
+    """What was acknowledged is there; a write that was given up is there in whole or not at all."""
+    store = run.store.evaluations
+    acknowledged = []
+
+    async def one():
+        made, _ = await store.create(evaluation(), "f", AUDIT)
+        acknowledged.append(made.id)
+
+    async def go():
+        rng = np.random.default_rng(1)
+        for _ in range(5):
+            tasks = [asyncio.create_task(one()) for _ in range(8)]
+            await asyncio.sleep(rng.uniform(0, 0.04))
+            for task in tasks[::2]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await one()
+        page = await run.store.evaluations.list(ListQuery(100))
+        assert {made.id for made in page.items} >= set(acknowledged)
+        assert run.store.database.engine.pool.checkedout() == 0
+
+    run(go())
+    assert len(acknowledged) >= 21
