@@ -57,9 +57,7 @@ class Rollout:
 
 ROLLOUTS = (
     Rollout("healthy", "a harmless v2", "v2-harmless", findings_pb2.VERDICT_PASS),
-    Rollout(
-        "faulty", "a v2 with a slow checkout and failing requests", "v2-faulty", findings_pb2.VERDICT_FAIL
-    ),
+    Rollout("faulty", "a v2 with a slow checkout and failing requests", "v2-faulty", findings_pb2.VERDICT_FAIL),
 )
 
 
