@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
-from store_factories import AUDIT, T0, block, evaluation, judged, overridden
+from store_factories import AUDIT, T0, block, evaluation, gate, judged, overridden
 from store_runner import Runner
-from tidegate_server.gates.model import EvaluationState
+from tidegate_server.gates.model import EvaluationState, MonitorCheck, Rule
 from tidegate_server.store import Tick
 
 LEASE = 10.0
@@ -308,3 +308,22 @@ def test_many_claimers_share_without_overlap(run):
 
     ids = run(work())
     assert len(ids) == len(set(ids)) == 40
+
+
+def test_a_nudge_brings_those_forward_that_waited_longest_and_no_more_than_asked(replica):
+    one = replica()
+    monitors = gate(rules=(Rule("watch", MonitorCheck("*")),))
+    series = gate(rules=tuple(rule for rule in gate().rules if rule.name == "slower"))
+    watching = []
+    for chosen in (monitors, monitors, monitors, series):
+        made = _new(one, gate=chosen)
+        (claim,) = _claim(one)
+        _store(one, Tick(claim, _running(made), 30_000_000, 0))
+        watching.append(made.id)
+        replica.turn(1)
+    assert _claim(one) == []
+    assert one(one.store.work.nudge(2)) == 2
+    assert {claim.evaluation_id for claim in _claim(one)} == set(watching[:2])
+    assert one(one.store.work.nudge()) == 1
+    assert [claim.evaluation_id for claim in _claim(one)] == watching[2:3]
+    assert one(one.store.work.nudge()) == 0

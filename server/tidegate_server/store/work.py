@@ -231,10 +231,11 @@ class SqlWork:
         async with self._database.write() as connection:
             await connection.execute(statement)
 
-    async def nudge(self, limit: int = 1000) -> int:
+    async def nudge(self, limit: int = 64) -> int:
         """Makes evaluations that watch monitors due now, as states have changed; returns how many.
 
-        At most `limit`: with more than that the look they take anyway every few seconds must do.
+        At most `limit`, those first that were looked at longest ago: where states change every second and thousands
+        watch, the look that each takes anyway every few seconds must do.
         """
         now = self._database.now
         watching = sa.select(_e.id).where(
@@ -242,7 +243,7 @@ class SqlWork:
         )
         statement = (
             sa.update(schema.evaluations)
-            .where(_e.id.in_(watching.limit(limit).with_for_update(skip_locked=True)))
+            .where(_e.id.in_(watching.order_by(_e.tick_us).limit(limit).with_for_update(skip_locked=True)))
             .values(due_us=now)
         )
         async with self._database.write() as connection:
