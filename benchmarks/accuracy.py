@@ -550,8 +550,7 @@ def real_cut(path: str, index: int, sizes: Sizes) -> dict[str, Any]:
         def one(rows: slice) -> Array:
             return np.asarray(ta.before_after(past[rows], worse[rows], spec=spec, step_seconds=60.0).verdict)
 
-        said: NDArray[np.int8] = np.asarray(by_chunks(one, len(cuts), 50), dtype=np.int8)
-        return said[changed]
+        return np.asarray(by_chunks(one, len(cuts), 50)[changed], dtype=np.int8)
 
     found = judged(before)
     return {
