@@ -97,7 +97,7 @@ def check(result: ta.Result) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("windows", [0, 3, 20])
+@pytest.mark.parametrize("windows", [0, 15])
 def test_compare_survives_every_pair_of_series(spec: str, windows: int) -> None:
     names = list(SERIES)
     x = np.stack([SERIES[a](N, 1) for a in names for _ in names])
@@ -120,7 +120,7 @@ def test_instances_survive_every_series(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("past", [0, 3, 60, PAST])
+@pytest.mark.parametrize("past", [0, 60, PAST])
 def test_before_after_survives_every_pair_of_series(spec: str, past: int) -> None:
     names = list(SERIES)
     x = np.stack([SERIES[a](past, 1) if past else np.zeros(0) for a in names for _ in names])

@@ -34,7 +34,7 @@ def _arm(n: int, seed: int, factor: float = 1.0) -> tuple[Floats, Floats]:
     return values, np.stack([np.full(n, math.nan), requests, np.full(n, math.nan)])
 
 
-def _blocks(n: int = 60, factor: float = 1.0, past: int = 0, size: int = 4) -> list[ta.Block]:
+def _blocks(n: int = 36, factor: float = 1.0, past: int = 0, size: int = 4) -> list[ta.Block]:
     """Blocks of both arms in order of time; with a past, its blocks first."""
     out = []
     if past:
@@ -50,7 +50,7 @@ def _blocks(n: int = 60, factor: float = 1.0, past: int = 0, size: int = 4) -> l
 
 
 def _live(**changes: object) -> ta.LiveEvaluation:
-    return ta.LiveEvaluation(SPECS, **{"deployed_at": T0, "warm_up": 60.0, "horizon_seconds": 1800.0, **changes})
+    return ta.LiveEvaluation(SPECS, **{"deployed_at": T0, "warm_up": 60.0, "horizon_seconds": 1080.0, **changes})
 
 
 def _final(live: ta.LiveEvaluation, blocks: list[ta.Block], every: int = 0) -> ta.Judgement:
@@ -65,7 +65,7 @@ PASTS = {"no past": 0, "a past": 900}
 
 
 @pytest.mark.parametrize("past", PASTS)
-@pytest.mark.parametrize("every", [1, 2, 5])
+@pytest.mark.parametrize("every", [1, 5])
 def test_asking_in_between_changes_no_number(past: str, every: int) -> None:
     blocks = _blocks(past=PASTS[past])
     quiet, asked = _final(_live(), blocks), _final(_live(), blocks, every)
@@ -76,7 +76,7 @@ def test_asking_in_between_changes_no_number(past: str, every: int) -> None:
 @pytest.mark.parametrize("past", PASTS)
 @pytest.mark.parametrize("seed", range(2))
 def test_the_order_of_the_blocks_changes_no_number(past: str, seed: int) -> None:
-    blocks = _blocks(n=40, past=PASTS[past])
+    blocks = _blocks(past=PASTS[past])
     straight = _final(_live(), blocks)
     order = np.random.default_rng(seed).permutation(len(blocks)).tolist()
     mixed = _final(_live(), [blocks[k] for k in order], every=2 + seed)
@@ -87,7 +87,7 @@ def test_the_order_of_the_blocks_changes_no_number(past: str, seed: int) -> None
     assert mixed.clock == straight.clock
 
 
-@pytest.mark.parametrize("sizes", [(1, 60), (7, 4)])
+@pytest.mark.parametrize("sizes", [(1, 36), (7, 4)])
 def test_the_size_of_the_blocks_changes_no_number(sizes: tuple[int, int]) -> None:
     first, second = (_final(_live(), _blocks(size=size)) for size in sizes)
     assert same_bytes(first.result, second.result)
@@ -108,7 +108,7 @@ def test_repeated_blocks_change_nothing_but_a_note() -> None:
     assert "repeated" in {note.code for note in twice.result.quality[0]}
 
 
-@pytest.mark.parametrize("at", [0, 1, 5, 12, 29])
+@pytest.mark.parametrize("at", [0, 5, 17])
 def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(at: int) -> None:
     blocks = _blocks(factor=1.3, past=300)
     straight = _live()
@@ -129,7 +129,7 @@ def test_a_state_taken_anywhere_goes_on_as_if_nothing_had_happened(at: int) -> N
 
 def test_a_regression_fails_and_stays_failed() -> None:
     live = _live(horizon_seconds=3600.0)
-    blocks = _blocks(n=100, factor=1.6)
+    blocks = _blocks(n=60, factor=1.6)
     seen = []
     for block in blocks:
         live.add(block)
@@ -145,12 +145,12 @@ def test_a_regression_fails_and_stays_failed() -> None:
 
 def test_points_that_come_late_do_not_take_a_fail_back() -> None:
     live = _live()
-    for block in _blocks(factor=1.6):
+    for block in _blocks(factor=1.8):
         live.add(block)
         failed = live.judge()
     assert failed.verdicts[0] == ta.Verdict.FAIL
     # Other values for the canary arrive, as healthy as the baseline.
-    values, totals = _arm(60, 1)
+    values, totals = _arm(36, 1)
     live.add(ta.Block("canary", T0, STEP, values, exposure=totals))
     judged = live.judge()
     assert judged.result.verdict[0] != ta.Verdict.FAIL, "the numbers are those of the points"
@@ -168,15 +168,15 @@ def test_late_points_count_as_if_they_had_been_in_time() -> None:
 
 def test_a_canary_that_falls_silent_is_told_and_does_not_pass() -> None:
     live = _live()
-    blocks = _blocks(n=60)
+    blocks = _blocks()
     for block in blocks:
-        if block.arm == "baseline" or block.start < T0 + 40 * STEP:
+        if block.arm == "baseline" or block.start < T0 + 24 * STEP:
             live.add(block)
     judged = live.judge()
     assert set(judged.reasons) == {"canary_silent"}
     assert judged.verdict == ta.Verdict.INCONCLUSIVE
     note = next(n for n in judged.result.quality[0] if n.code == "canary_silent")
-    assert note.count == 20
+    assert note.count == 12
     assert "silent" in judged.explain(0)
 
 
