@@ -1,6 +1,6 @@
 """How often a healthy change is stopped and a faulty one found: Tidegate and its peers on the same data.
 
-``python -m benchmarks accuracy`` takes about 12 minutes on 2 cores, ``--quick`` about 2. Everything is
+``python -m benchmarks accuracy`` takes about 8 minutes on 2 idle cores, ``--quick`` about 3. Everything is
 seeded; the real data is read from the folder that ``TIDEGATE_DATA`` names, and those tables are left out,
 with a message, when there is none. Shares are per cent of trials. "Size" is the share of healthy trials
 that end in FAIL, "power" that of faulty ones.
