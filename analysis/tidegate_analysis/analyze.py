@@ -85,9 +85,18 @@ def judged_span(batch: SeriesBatch, deployed_at: float | None, warm_up: float) -
         return 0, 0
     low, high = span
     if deployed_at is not None and math.isfinite(deployed_at):
-        low = max(low, math.ceil((deployed_at - batch.origin) / batch.step - 1e-6))
+        low = max(low, column_of(batch, deployed_at))
     low += math.ceil(warm_up / batch.step - 1e-6)
     return min(low, high), high
+
+
+def column_of(batch: SeriesBatch, moment: float) -> int:
+    """First grid column that is not more than a quarter of a step before a moment.
+
+    The grid is the clock of whichever block came first; arms whose clocks differ by less than that then give the same
+    columns in whatever order they come.
+    """
+    return math.ceil((moment - batch.origin) / batch.step - 0.25)
 
 
 def choose_design(batch: SeriesBatch, design: Design) -> Design:

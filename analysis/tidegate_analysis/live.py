@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate_analysis.analyze import analyze, flat_past, flat_window, history_array, with_notes
+from tidegate_analysis.analyze import analyze, column_of, flat_past, flat_window, history_array, with_notes
 from tidegate_analysis.batch import Block, SeriesBatch
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.judgement import Judgement, judge
@@ -113,9 +113,7 @@ class LiveEvaluation:
         if span is None:
             return None
         step = self.batch.step
-        deployed = (
-            span[0] if self.deployed_at is None else math.ceil((self.deployed_at - self.batch.origin) / step - 1e-6)
-        )
+        deployed = span[0] if self.deployed_at is None else column_of(self.batch, self.deployed_at)
         low = max(deployed + math.ceil(self.warm_up / step - 1e-6), span[0])
         horizon = max(1, math.floor(self.horizon_seconds / step + 1e-6) - (low - deployed))
         return low, horizon, span[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -258,3 +259,17 @@ def test_a_watch_of_more_scrapes_than_memory_is_harmless() -> None:
 def test_parameters_out_of_range_are_named(field: str, arguments: dict) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):
         _live(**arguments)
+
+
+@pytest.mark.parametrize("skew", [-7.0, 7.0])
+def test_skewed_clocks_give_the_same_columns_whichever_arm_comes_first(skew: float) -> None:
+    found = []
+    for first in ("baseline", "canary"):
+        blocks = [
+            replace(block, start=block.start + (skew if block.arm == "canary" else 0.0))
+            for block in sorted(_blocks(), key=lambda b: (b.arm != first, b.start))
+        ]
+        found.append(_final(_live(warm_up=0.0), blocks).result)
+    assert found[0].n_canary.tolist() == found[1].n_canary.tolist()
+    np.testing.assert_array_equal(found[0].p_value, found[1].p_value)
+    assert {note.code for note in found[0].quality[0]} == {"clock_skew"}
