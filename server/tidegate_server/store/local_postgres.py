@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.util
 import os
 import pwd
@@ -16,6 +18,7 @@ from typing import Any, Self
 _SOCKET_PORT = 5432
 _START_SECONDS = 60.0
 _SUPERUSER = "tidegate"
+_SET_PARENT_DEATH_SIGNAL = 1
 
 
 class PostgresMissingError(RuntimeError):
@@ -35,6 +38,12 @@ def _installed_binaries() -> Path:
 def _reachable(path: Path) -> bool:
     """Whether a user without rights may walk to `path`."""
     return all(part.stat().st_mode & 0o001 for part in [path, *path.parents])
+
+
+def _end_with_parent() -> None:
+    """In the child: ends with the process that started it, even if that one is killed (Linux only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGQUIT)
 
 
 class LocalPostgres:
@@ -109,6 +118,7 @@ class LocalPostgres:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
                 **self._account,
             )
         ready: list[str | Path] = [
