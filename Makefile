@@ -42,7 +42,7 @@ serve: $(RUN_STAMP) ## Run the server on 127.0.0.1:7443
 	@$(VENV)/bin/tidegate serve $(ARGS)
 
 test: $(DEV_STAMP) ## The tests, within 5 minutes on 2 cores
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto $(ARGS)
 
 test-all: $(DEV_STAMP) ## The tests and the slow tables and soaks
 	@$(PY) -m pytest -m '' $(ARGS)

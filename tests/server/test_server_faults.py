@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -46,9 +47,16 @@ def fragile(serving: Serving, pool: AnalysisPool) -> Iterator[Server]:
 
 
 def kill(pool: AnalysisPool) -> int:
-    (victim,) = pool.pids
-    os.kill(victim, signal.SIGKILL)
-    return victim
+    for _ in range(600):
+        (victim,) = pool.pids
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:
+            # Killed before, and the pool has not started the next one yet.
+            time.sleep(0.05)
+        else:
+            return victim
+    pytest.fail("the pool never started another worker")
 
 
 def run_undisturbed(caller: Caller, x: object, y: object) -> es.VerdictUpdate:
