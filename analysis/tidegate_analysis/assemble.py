@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tidegate_analysis.contrast import MIN_POINTS, Contrast
 from tidegate_analysis.decide import Decided, Policy, decide, to_effect
-from tidegate_analysis.kernels import changepoint
+from tidegate_analysis.kernels import changepoint, placebo
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, QualityNote, Verdict
 from tidegate_analysis.tail import CENTRE_WEIGHT, TAIL_WEIGHT, Tail
@@ -113,7 +113,7 @@ def assemble(pieces: Pieces) -> Result:
     with np.errstate(invalid="ignore"):
         shift = np.where(policy.sign == 0, np.abs(estimate), sign * estimate)
         past = np.where((policy.sign == 0)[:, None], np.abs(contrast.past), sign[:, None] * contrast.past)
-        exceeding = (past >= shift[:, None]).sum(axis=1).astype(np.int64)
+        exceeding = placebo.exceeding(shift, past)
         seconds = np.where(
             (verdict == Verdict.INCONCLUSIVE) & (decided.points_factor > 1.0),
             (decided.points_factor - 1.0) * pieces.pairs * pieces.step,

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tidegate_analysis.spec import MetricSpec, QualityNote
 
@@ -392,22 +392,3 @@ class SeriesBatch:
     def bounds(self, name: str) -> Floats | None:
         """Upper bounds of a histogram metric's bins; ``None`` when none came."""
         return self._bounds.get(name)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what pickles."""
-        return self.__dict__
-
-
-def from_arrays(
-    specs: tuple[MetricSpec, ...],
-    baseline: ArrayLike,
-    canary: ArrayLike,
-    *,
-    start: float = 0.0,
-    step: float = 60.0,
-) -> SeriesBatch:
-    """Return a batch of one block per arm after the deployment; arrays of shape (metrics, points)."""
-    batch = SeriesBatch(specs)
-    batch.add(Block("baseline", start, step, np.asarray(baseline, dtype=np.float64)))
-    batch.add(Block("canary", start, step, np.asarray(canary, dtype=np.float64)))
-    return batch

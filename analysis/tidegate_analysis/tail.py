@@ -13,7 +13,6 @@ from tidegate_analysis.kernels import dependence, placebo
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-TAIL_SHARE = 0.05
 EXCEED_SHARE = 0.1
 # Shares of a metric's error rate that its centre and its tail may spend (weighted Bonferroni).
 CENTRE_WEIGHT, TAIL_WEIGHT = 0.8, 0.2

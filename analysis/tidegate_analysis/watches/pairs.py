@@ -199,8 +199,6 @@ class PairWatch:
         shift = np.where(policy.sign == 0, np.abs(estimate), np.where(policy.sign < 0, -1.0, 1.0) * estimate)
         way = np.where(policy.sign < 0, -1.0, 1.0)[:, None]
         past = np.where((policy.sign == 0)[:, None], np.abs(a["means"]), way * a["means"])
-        with np.errstate(invalid="ignore"):
-            exceeding = (past >= shift[:, None]).sum(axis=1)
         return Seen(
             self._p(policy, run["up"], run["down"]),
             self._p(policy, run["beyond_up"], run["beyond_down"]),
@@ -213,7 +211,7 @@ class PairWatch:
             run["count"],
             self._methods(),
             a["windows"].astype(np.int64),
-            exceeding.astype(np.int64),
+            placebo.exceeding(shift, past),
         )
 
     def _interval(self, policy: Policy, asked: Bools, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:

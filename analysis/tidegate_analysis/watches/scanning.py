@@ -7,7 +7,7 @@ import numpy as np
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis.before_after import ENOUGH_MOMENTS, HORIZON_MINUTES, LEVEL_MINUTES, RANK_MOMENTS
 from tidegate_analysis.decide import Policy, tail_p
-from tidegate_analysis.kernels import scan, sequential
+from tidegate_analysis.kernels import placebo, scan, sequential
 from tidegate_analysis.prepare import to_scale
 from tidegate_analysis.watches import (
     FIRST_LOOK,
@@ -146,8 +146,7 @@ class ScanWatch:
         unit = np.where(np.isfinite(estimate), 1.0, np.nan)
         largest = np.where(policy.sign < 0, run["down"], np.where(policy.sign > 0, run["up"], 0.0)) * unit
         past = np.where((policy.sign < 0)[:, None], a["largest_down"], a["largest_up"])
-        with np.errstate(invalid="ignore"):
-            exceeding = np.where(self._alone, 0, (past >= largest[:, None]).sum(axis=1))
+        exceeding = np.where(self._alone, 0, placebo.exceeding(largest, past))
         methods = [
             "before-after-sequential.v1" if alone else "before-after-scan-sequential.v1"
             for alone in self._alone.tolist()
