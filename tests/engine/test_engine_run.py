@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from engine_helpers import (
     AUDIT,
+    PATIENCE,
     Script,
     finished,
     monitor_gate,
@@ -244,18 +245,56 @@ def test_a_store_that_does_not_answer_is_waited_for_and_health_tells(path, error
     asyncio.run(go())
 
 
+class Clock:
+    """A store's clock that only the test turns, so that no lease lapses because the machine was busy."""
+
+    def __init__(self) -> None:
+        self.us = round(time.time() * 1e6)
+
+    def __call__(self) -> int:
+        return self.us
+
+
 def test_a_long_look_keeps_its_lease_against_another_replica(path):
     async def go():
-        async with open_store(path, lease_seconds=0.4) as store, open_store(path, lease_seconds=0.4) as other:
+        lease, clock = 0.3, Clock()
+        async with (
+            open_store(path, lease_seconds=lease, clock=clock) as store,
+            open_store(path, lease_seconds=lease, clock=clock) as other,
+        ):
             slow, quick = Script(Verdict.FAIL), Script(Verdict.PASS)
             slow.may_go.clear()
+            renewed, renew = asyncio.Queue(), store.work.renew
+            polled, claim = asyncio.Queue(), other.work.claim
+
+            async def renewing(claims):
+                began = clock.us
+                held = await renew(claims)
+                renewed.put_nowait(began)
+                return held
+
+            async def claiming(*args):
+                began = clock.us
+                claims = await claim(*args)
+                polled.put_nowait(began)
+                return claims
+
+            async def after_a_turn(queue):
+                async with asyncio.timeout(PATIENCE):
+                    while await queue.get() < clock.us:
+                        pass
+
+            store.work.renew, other.work.claim = renewing, claiming
             one = Engine(store, slow)
             two = Engine(other, quick, poll_seconds=0.02)
             async with running(one):
                 made = await _start(store)
                 await slow.looking.wait()
                 async with running(two):
-                    await asyncio.sleep(1.0)  # more than two leases
+                    for _ in range(6):  # four leases in all
+                        clock.us += round(lease / 1.5 * 1e6)
+                        await after_a_turn(polled)
+                        await after_a_turn(renewed)
                     assert quick.looks == []
                     slow.may_go.set()
                     assert (await finished(store, made.id)).verdict is Verdict.FAIL
@@ -266,7 +305,11 @@ def test_a_long_look_keeps_its_lease_against_another_replica(path):
 
 def test_an_owner_that_stalls_beyond_its_lease_is_followed_and_its_answer_dropped(path):
     async def go():
-        async with open_store(path, lease_seconds=0.3) as store, open_store(path, lease_seconds=0.3) as other:
+        lease, clock = 0.3, Clock()
+        async with (
+            open_store(path, lease_seconds=lease, clock=clock) as store,
+            open_store(path, lease_seconds=lease, clock=clock) as other,
+        ):
             stalled = Script(Verdict.PASS)
             stalled.may_go.clear()
             one = Engine(store, stalled)
@@ -282,6 +325,7 @@ def test_an_owner_that_stalls_beyond_its_lease_is_followed_and_its_answer_droppe
                 await stalled.looking.wait()
                 # As if the process were stopped.
                 store.work.renew, store.work.claim = no_renewal, nothing_due
+                clock.us += round(1.5 * lease * 1e6)
                 two = Engine(other, Script(Verdict.FAIL), poll_seconds=0.02)
                 async with running(two):
                     assert (await finished(other, made.id)).verdict is Verdict.FAIL
