@@ -379,8 +379,11 @@ def _scan_portion(
     recent = gx[:, max(gx.shape[1] - max(points, 30), 0) :]
     two = contrasts.two_arms(recent, gy, np.full((S, 0), np.nan), ("before-after-trim.v1",) * 3)
     estimate = np.where(use, now[:, whole], two.estimate)
-    # Too few moments to measure by: what they show is added to the stretch's own error.
-    errors = [(np.where(use, np.nan, np.sqrt(se**2 + stick.wander)), df_two) for se, df_two in two.errors]
+    # Too few moments to measure by: what they show is pooled with the stretch's own error.
+    errors = [
+        (np.where(use, np.nan, contrasts.few_windows(se, stick.wander, stick.worth)), df_two)
+        for se, df_two in two.errors
+    ]
     errors.append((np.where(use, stick.whole, np.nan), np.where(use, np.minimum(df, 200.0), np.nan)))
     contrast = contrasts.Contrast(
         estimate,

@@ -14,6 +14,8 @@ Ints = NDArray[np.int64]
 # From this many past windows on their spread stands alone as the standard error.
 ENOUGH_WINDOWS = 7
 MIN_POINTS = 5
+# What a window's own error is worth, in past windows, as a guess of how far such windows move.
+OWN_WORTH = 2.0
 
 
 class Contrast(NamedTuple):
@@ -57,6 +59,28 @@ def effective_points(u: Floats, se: Floats, se2: Floats) -> Floats:
     return np.where(np.isfinite(worth), np.clip(worth, 0.0, n), np.where(n > 1, 1.0, n))
 
 
+def few_windows(se: Floats, square: Floats, k: Floats) -> Floats:
+    """Standard error where there are too few past windows to stand alone.
+
+    The variance between windows is estimated as the posterior mean of a scaled inverse chi-square prior does (Gelman
+    et al. 2013, *Bayesian Data Analysis*, eq. 2.9 and sec. 3.2; Smyth 2004, sec. 3): the window's own variance counts as
+    two windows, what ``k`` past ones showed as ``k``. The past may only widen: a quiet window of yesterday is no
+    evidence that today's own error is too large.
+
+    Parameters
+    ----------
+    se:
+        The window's own standard error, shape (series,).
+    square:
+        Mean square of the statistic over the past windows, shape (series,).
+    k:
+        Past windows that do not overlap, shape (series,); at 0 the window's own error counts alone.
+    """
+    own = se * se
+    pooled = (OWN_WORTH * own + k * square) / (OWN_WORTH + k)
+    return np.asarray(np.sqrt(np.where(k > 0, np.maximum(own, pooled), own)))
+
+
 def with_past(
     estimate: Floats,
     core: tuple[tuple[Floats, Floats], ...],
@@ -65,10 +89,9 @@ def with_past(
 ) -> tuple[Floats, tuple[tuple[Floats, Floats], ...], Ints, Floats, NDArray[np.str_]]:
     """Combine one window's own standard errors with what past windows showed.
 
-    Without windows the window's own errors count. With 1 to 6 the windows' mean square is added to them: too
-    few to stand alone, enough to show that a metric moves by itself. From 7 on the clipped spread of the
-    windows about their centre is the standard error, with K - 1 degrees of freedom, and the estimate is taken
-    from their centre.
+    Without windows the window's own errors count. With 1 to 6 the two are pooled (:func:`few_windows`): too few to
+    stand alone, enough to show that a metric moves by itself. From 7 on the clipped spread of the windows about
+    their centre is the standard error, with K - 1 degrees of freedom, and the estimate is taken from their centre.
 
     Parameters
     ----------
@@ -90,7 +113,7 @@ def with_past(
     if few.any():
         with np.errstate(invalid="ignore", divide="ignore"):
             square = np.where(few, np.nansum(past**2, axis=1) / k, 0.0)
-        errors = [(np.sqrt(se**2 + square), df) for se, df in errors]
+        errors = [(few_windows(se, square, np.where(few, k, 0.0)), df) for se, df in errors]
     if enough.any():
         centre, scale, count = placebo.centre_and_scale(past)
         with np.errstate(invalid="ignore", divide="ignore"):

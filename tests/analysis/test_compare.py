@@ -64,8 +64,8 @@ def reference(x: Floats, y: Floats, spec: ta.MetricSpec, history: Floats | None 
             estimate -= centre
             errors = [(se, df)]
         else:
-            extra = sum(v * v for v in past) / len(past)
-            errors = [(math.sqrt(se * se + extra), df) for se, df in errors]
+            shown = sum(v * v for v in past)
+            errors = [(math.sqrt(max(se * se, (2 * se * se + shown) / (2 + len(past)))), df) for se, df in errors]
     assert spec.margin is not None
     up = math.log1p(spec.margin) if spec.scale == "log" else spec.margin
     down = -math.log1p(-spec.margin) if spec.scale == "log" else spec.margin

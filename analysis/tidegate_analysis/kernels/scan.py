@@ -112,7 +112,7 @@ class Yardstick(NamedTuple):
     moments:
         Shape (series,): past moments used.
     independent:
-        Shape (series,): how many of them do not overlap.
+        Shape (series,): how many of them do not overlap; less than 1 where the past barely holds one.
     days:
         How many past days the centre comes from; 0 = no time of day.
     whole:
@@ -132,6 +132,11 @@ class Yardstick(NamedTuple):
     days: int
     whole: Floats
     wander: Floats
+
+    @property
+    def worth(self) -> Floats:
+        """Past stretches that :attr:`wander` is worth: one moment is a whole stretch."""
+        return np.where(self.moments > 0, np.maximum(self.independent, 1.0), 0.0)
 
 
 # Contrasts that agree to this share are equal: their last digits are rounding, and depend on the unit.

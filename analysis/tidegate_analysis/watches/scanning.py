@@ -65,6 +65,7 @@ class ScanWatch:
             "moments": stick.moments.astype(np.float64),
             "independent": stick.independent,
             "wander": stick.wander,
+            "worth": stick.worth,
             "plan": np.array([size, blocks, *plan.first.tolist(), *plan.last.tolist()], dtype=np.float64),
         }
         run = {name: np.zeros(S) for name in ("up", "down", "beyond_up", "beyond_down", "count")}
@@ -88,8 +89,9 @@ class ScanWatch:
         none = np.full((int(rows.sum()), 0), np.nan)
         near = before[:, -max(self.horizon, 30) :]
         found = contrasts.two_arms(near, after, none, ("before-after-trim.v1",) * 3)
-        wander = self.learnt["wander"][rows]
-        return found._replace(errors=tuple((np.sqrt(se**2 + wander), df) for se, df in found.errors[:2]))
+        wander, worth = self.learnt["wander"][rows], self.learnt["worth"][rows]
+        pooled = ((contrasts.few_windows(se, wander, worth), df) for se, df in found.errors[:2])
+        return found._replace(errors=tuple(pooled))
 
     def step(self, policy: Policy, y: Floats) -> None:
         """Take the newest scrape; ``y`` has all scrapes so far, (series, scrapes), in the metrics' units."""
