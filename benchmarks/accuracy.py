@@ -757,6 +757,14 @@ def kayenta_gate(baseline: Array, canary: Array, looks: Iterable[int]) -> tuple[
     return by_score, by_any
 
 
+def true_spreads(drawn: simulate.Gates) -> Array:
+    """Return the standard deviation of each metric's difference of mean logs, from every window of its structure."""
+    past = np.log(drawn.history)
+    change = (past[:, :, 1] - past[:, :, 0]).mean(axis=-1).reshape(-1, drawn.n_metrics, past.shape[1])
+    names = np.array(drawn.structures)
+    return np.array([change[:, names == name].std() for name in drawn.structures])
+
+
 def simulated_gates(part: int, count: int, horizon: int | None) -> dict[str, list[bool]]:
     """Return what a portion of simulated gates ended in: healthy, and with one metric times 1.5."""
     rng = seed_of("gates", part)
@@ -766,6 +774,8 @@ def simulated_gates(part: int, count: int, horizon: int | None) -> dict[str, lis
         for k, group in enumerate(drawn.groups)
     ]
     out: dict[str, list[bool]] = {}
+    spread = true_spreads(drawn)
+    strict = float(special.ndtri(1.0 - 0.05 / GATE_METRICS))
 
     def keep(key: str, value: Any) -> None:
         out.setdefault(key, []).append(bool(value))
@@ -788,6 +798,9 @@ def simulated_gates(part: int, count: int, horizon: int | None) -> dict[str, lis
             once = ta.judge(ta.compare(base, arm, spec=specs, history=past))
             keep(f"Tidegate, one look|{state}", once.verdict == ta.Verdict.FAIL)
             keep(f"Tidegate, one look, the right metric|{state}", once.verdicts[bad] == ta.Verdict.FAIL)
+            ideal = (np.log(arm) - np.log(base)).mean(axis=1) / spread > strict
+            keep(f"The mean over its true spread, one look, 5 % / {GATE_METRICS}|{state}", ideal.any())
+            keep(f"The mean over its true spread, one look, 5 % / {GATE_METRICS}, the right metric|{state}", ideal[bad])
             alone = ta.judge(ta.compare(base, arm, spec=specs))
             keep(f"Tidegate, one look, no history|{state}", alone.verdict == ta.Verdict.FAIL)
             score, any_high = kayenta_gate(base, arm, (20, 40, 60))
@@ -854,6 +867,61 @@ def real_gates(path: str, part: int, count: int) -> dict[str, list[bool]]:
             )
             keep(f"Argo mean > 1.1x, one look|{state}", peers.argo_ratio_fails(pre, arm).any())
             keep(f"Flagger 5 checks|{state}", peers.flagger_fails(arm, 1.25 * usual).any())
+    return out
+
+
+def paired_gates(path: str, part: int, count: int) -> dict[str, list[bool]]:
+    """Return what gates of 100 real metrics of two machines side by side ended in over 60 scrapes, without any past."""
+    rng = seed_of("paired gates", part)
+    pairs = real.null_windows(Path(path))
+    # One machine may not move at all: a constant has no change that is larger than its noise.
+    moves = (np.ptp(pairs.pre, axis=1) > 0) & (np.ptp(pairs.post, axis=1) > 0)
+    rows = np.flatnonzero((pairs.quality == "exchangeable") & pairs.two_arms & moves)
+    out: dict[str, list[bool]] = {}
+
+    def keep(key: str, value: Any) -> None:
+        out.setdefault(key, []).append(bool(value))
+
+    for _ in range(count):
+        chosen = pairs.take(rng.choice(rows, GATE_METRICS, replace=False))
+        specs = [
+            ta.MetricSpec(
+                name=f"{kind}-{k}",
+                kind="gauge",
+                direction="down_is_worse" if down else "up_is_worse",
+                group=str(source),
+            )
+            for k, (kind, source, down) in enumerate(zip(chosen.kind, chosen.source, chosen.down, strict=True))
+        ]
+        # Either machine may be the canary.
+        turned = (rng.random(GATE_METRICS) < 0.5)[:, None]
+        base, canary = np.where(turned, chosen.post, chosen.pre), np.where(turned, chosen.pre, chosen.post)
+        bad = int(rng.integers(GATE_METRICS))
+        worse = canary.copy()
+        worse[bad] = worse[bad] / GATE_FACTOR if chosen.down[bad] else worse[bad] * GATE_FACTOR
+        usual = np.median(base, axis=1)
+        for state, arm in (("healthy", canary), ("faulty", worse)):
+            for label, horizon in (("horizon", POINTS), ("no horizon", None)):
+                opened = ta.open_stream(specs, horizon=horizon, step_seconds=60.0)
+                halted, which = gate_watch(opened, base, arm, POINTS)
+                keep(f"Tidegate, every scrape, {label}|{state}", halted)
+                keep(f"Tidegate, every scrape, {label}, the right metric|{state}", bad in which)
+                if state == "faulty" and horizon and bad not in which:
+                    keep(f"missed|{chosen.source[bad]} {chosen.kind[bad]}", True)
+            once = ta.judge(ta.compare(base, arm, spec=specs))
+            keep(f"Tidegate, one look|{state}", once.verdict == ta.Verdict.FAIL)
+            keep(f"Tidegate, one look, the right metric|{state}", once.verdicts[bad] == ta.Verdict.FAIL)
+            up, old = (peers.reflect(v, usual, chosen.down) for v in (arm, base))
+            score, any_high = kayenta_gate(old, up, (20, 40, 60))
+            keep(f"Kayenta, 3 looks, score at most 75|{state}", score)
+            keep(f"Kayenta, 3 looks, any metric High|{state}", any_high)
+            keep(
+                f"Mann-Whitney .02, one look, any metric|{state}",
+                (peers.mann_whitney_p(old, up) <= ALPHA).any(),
+            )
+            ratio = any(peers.argo_ratio_fails(old[:, :n], up[:, :n]).any() for n in range(5, POINTS + 1, 5))
+            keep(f"Argo mean > 1.1x, every 5 scrapes|{state}", ratio)
+            keep(f"Flagger 5 checks|{state}", peers.flagger_fails(up, 1.25 * usual).any())
     return out
 
 
@@ -1177,9 +1245,13 @@ def targets_table(figures: dict[str, Any]) -> Table:
         )
     rows = figures["instances"]
     line("instances seen: false FAIL", {f["title"]: f["seen|1.0"] for f in rows}, size_limit(ALPHA, rows[0]["n"]))
-    for what, limit in (("simulated gates", size_limit(0.05, FULL.gates)), ("real gates", 0.02)):
+    side_by_side = "Tidegate, every scrape, horizon"
+    for what, limit, key in (
+        ("simulated gates", size_limit(0.05, FULL.gates), "Tidegate, every scrape"),
+        ("real gates", 0.02, "Tidegate, every scrape"),
+        ("paired gates", 0.02, side_by_side),
+    ):
         shares = figures.get(what, {})
-        key = "Tidegate, every scrape"
         healthy = {k: v for k, v in shares.items() if k == f"{key}|healthy"}
         faulty = {k: v for k, v in shares.items() if k == f"{key}|faulty"}
         line(f"{what} of {GATE_METRICS}: healthy halted", healthy, limit)
@@ -1326,6 +1398,13 @@ def run(out_dir: Path, quick: bool) -> dict[str, Any]:
         tables[-1].notes.append("A point a minute: every second look has nothing new. 11 series stand behind the cuts.")
         figures["real gates"] = {key: share(np.array(value)) for key, value in found.items()}
         _tell("real gates", started)
+        portions = _spread(paired_gates, [(str(folder), k, 10) for k in range(max(sizes.gates // 10, 1))], workers)
+        found = merged(portions)
+        title = f"Gates of {GATE_METRICS} real metrics of two machines side by side, no past, {POINTS} looks"
+        tables.append(gate_table(title, found, healthy_limit=0.02, power_target=0.95))
+        tables[-1].notes.append("The exchangeable pairs, true nulls; a machine that does not move is left out.")
+        figures["paired gates"] = {k: share(np.array(v)) for k, v in found.items() if not k.startswith("missed")}
+        _tell("real gates of two machines", started)
     tables.insert(0, targets_table(figures))
     out_dir.mkdir(parents=True, exist_ok=True)
     plot_sizes(figures, out_dir / "accuracy-size.svg")

@@ -62,10 +62,10 @@ def effective_points(u: Floats, se: Floats, se2: Floats) -> Floats:
 def few_windows(se: Floats, square: Floats, k: Floats) -> Floats:
     """Standard error where there are too few past windows to stand alone.
 
-    The variance between windows is estimated as the posterior mean of a scaled inverse chi-square prior does (Gelman
-    et al. 2013, *Bayesian Data Analysis*, eq. 2.9 and sec. 3.2; Smyth 2004, sec. 3): the window's own variance counts as
-    two windows, what ``k`` past ones showed as ``k``. The past may only widen: a quiet window of yesterday is no
-    evidence that today's own error is too large.
+    The variance between windows is pooled as under a scaled inverse chi-square prior (Gelman et al. 2013, *Bayesian
+    Data Analysis*, sec. 3.2; Smyth 2004, sec. 3): the window's own variance counts as two windows, what ``k`` past
+    ones showed as ``k``. The past may only widen: a quiet window of yesterday is no evidence that today's own error
+    is too large.
 
     Parameters
     ----------
