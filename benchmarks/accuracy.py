@@ -78,7 +78,7 @@ class Sizes:
     counts: int
 
 
-FULL = Sizes(fixed=3000, peers=500, stream=800, seasonal=200, cuts=300, gates=100, counts=600)
+FULL = Sizes(fixed=5000, peers=1000, stream=2000, seasonal=400, cuts=600, gates=200, counts=1000)
 QUICK = Sizes(fixed=600, peers=200, stream=150, seasonal=100, cuts=100, gates=20, counts=200)
 
 
@@ -1168,8 +1168,14 @@ REASONS = {
         "incidents out of the past finds more, and in these gates it also halted more healthy ones."
     ),
     "simulated gates of 100: one metric x1.5": (
-        "The faulty metric may be any, also one whose noise is 30 % or drifts by 10 % in an hour: the table "
-        "of the gates tells whose noise hid it."
+        "The faulty metric may be any, also one whose noise is 30 % or drifts by 10 % in an hour. A test that "
+        "knows the true spread of every metric's mean, which nobody does, is in the table of the gates: what it "
+        "does not find among 100 at 5 % cannot be found from the means."
+    ),
+    "paired gates of 100: one metric x1.5": (
+        "There is no past, so each spread comes from the 60 scrapes alone and has 6 degrees of freedom: among "
+        "100 metrics p must fall to about .0005, which takes a change of 6 standard errors. The table tells "
+        "which machines' noise hid it."
     ),
     "real metrics, a week of past: false FAIL": (
         "Eleven series with events of their own that nobody marked; the cuts overlap, so the share is uncertain."
