@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 Arm = Literal["baseline", "canary"]
 Phase = Literal["pre", "post"]
 ARMS: tuple[Arm, Arm] = ("baseline", "canary")
@@ -86,6 +87,8 @@ class _Track:
     values: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     exposure: Floats | None = None
     seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    # The arrays above are the left columns of these, where there are any.
+    room: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     def reserve(self, rows: int, low: int, high: int) -> None:
         """Make room for the columns ``low`` to ``high - 1``."""
@@ -97,11 +100,31 @@ class _Track:
         left = max(self.first - low, 0)
         right = max(high - (self.first + self.values.shape[1]), 0)
         if left or right:
-            self.values = np.pad(self.values, ((0, 0), (left, right)), constant_values=np.nan)
-            self.seen = np.pad(self.seen, (left, right))
+            self.values = self._widened("values", self.values, left, right)
+            self.seen = self._widened("seen", self.seen, left, right)
             if self.exposure is not None:
-                self.exposure = np.pad(self.exposure, ((0, 0), (left, right)), constant_values=np.nan)
+                self.exposure = self._widened("exposure", self.exposure, left, right)
             self.first -= left
+
+    def _widened(self, name: str, kept: NDArray[Scalar], left: int, right: int) -> NDArray[Scalar]:
+        """Return an array with more columns, missing in them. Room to the right doubles: n blocks cost n, not n^2."""
+        width = kept.shape[-1]
+        upto = left + width + right
+        room = self.room.get(name)
+        if left or room is None or room.shape[-1] < upto:
+            nothing = False if kept.dtype == bool else np.nan
+            room = np.full((*kept.shape[:-1], max(upto, 2 * width)), nothing, kept.dtype)
+            room[..., left : left + width] = kept
+            self.room[name] = room
+        return room[..., :upto]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs, without the spare room."""
+        kept = {
+            name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
+            for name, value in self.__dict__.items()
+        }
+        return {**kept, "room": {}}
 
 
 class SeriesBatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -453,3 +454,20 @@ def test_analyze_names_what_does_not_fit(field: str, arguments: dict) -> None:
     batch.add(_block(T0, _noise(20, 1)))
     with pytest.raises(ValueError, match=f"^{field}: "):
         ta.analyze(batch, **arguments)
+
+
+def test_room_grows_by_doubling_and_what_is_new_is_missing() -> None:
+    batch = _batch()
+    width = len(batch.specs)
+    held = []
+    for k in range(200):
+        batch.add(_block(T0 + 60 * k, np.full((width, 1), float(k))))
+        held.append(batch._tracks["canary", "post", ""].values.base)
+    moves = sum(a is not b for a, b in pairwise(held))
+    assert moves <= 10, "points were copied again and again"
+    batch.add(_block(T0 + 60 * 205, np.full((width, 1), 205.0)))
+    values, _ = batch.window("canary", "post", 0, 206)
+    np.testing.assert_array_equal(values[0, :200], np.arange(200.0))
+    assert np.isnan(values[:, 200:205]).all()
+    other = pickle.loads(pickle.dumps(batch))
+    np.testing.assert_array_equal(other.window("canary", "post", 0, 206)[0], values)
