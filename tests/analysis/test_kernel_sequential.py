@@ -126,7 +126,7 @@ def test_bets_rank_the_magnitude_among_those_before() -> None:
     seen = np.array([[0.5, 2.0, np.nan, np.nan]])
     for e, below, sign in ((1.0, 1, 1), (-3.0, 2, -1), (0.0, 0, 0), (np.nan, 0, 0)):
         h = sign * (1 + below) / (2 + 2)
-        found = sequential.bet_step(np.zeros((1, 8)), np.array([e]), seen, np.array([2.0]))
+        found = sequential.bet_step(np.zeros((1, 8)), sequential.signed_rank(np.array([e]), seen, np.array([2.0])))
         np.testing.assert_allclose(found[0], np.log1p(sequential.BETS * h), rtol=1e-12)
 
 
@@ -137,7 +137,7 @@ def _wealth(e: Floats) -> Floats:
     out = np.zeros((runs, steps))
     for t in range(steps):
         seen = np.full(runs, float(min(t, sequential.RANK_WINDOW)))
-        wealth = sequential.bet_step(wealth, e[:, t], magnitudes, seen)
+        wealth = sequential.bet_step(wealth, sequential.signed_rank(e[:, t], magnitudes, seen))
         magnitudes[:, t % sequential.RANK_WINDOW] = np.abs(e[:, t])
         out[:, t] = sequential.log_mean_wealth(wealth)
     return out

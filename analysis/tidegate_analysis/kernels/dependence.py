@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,12 @@ def close_up(x: Floats) -> tuple[Floats, Ints]:
 
     ``x`` has the shape (..., points). The rest of a row becomes NaN.
     """
-    present = ~np.isnan(x)
-    n = present.sum(axis=-1)
+    missing = np.isnan(x)
     width = x.shape[-1]
+    if not missing.any():
+        return x, np.full(x.shape[:-1], width, dtype=np.int64)
+    present = ~missing
+    n = present.sum(axis=-1)
     # A row whose gaps are all at its end is closed up already.
     lead = np.arange(width) < n[..., None]
     if bool((present == lead).all()):
@@ -77,6 +81,15 @@ def trimmed_influence(x: Floats, trim: float = TRIM) -> tuple[Floats, Floats]:
     if width == 0:
         return np.full(S, np.nan), x.copy()
     s = np.sort(x, axis=-1)
+    cut = int(trim * width)
+    if not np.isnan(s[:, -1]).any() and (s[:, cut] < s[:, width - cut - 1]).all():
+        # Nothing is missing and every row is trimmed alike; zeros keep the order in which the sum runs.
+        low, high = s[:, cut].copy(), s[:, width - cut - 1].copy()
+        s[:, :cut] = 0.0
+        s[:, width - cut :] = 0.0
+        return s.sum(axis=1) / (width - 2 * cut), np.clip(x, low[:, None], high[:, None]) / (
+            1.0 - 2.0 * trim if cut else 1.0
+        )
     n = (~np.isnan(s)).sum(axis=-1)
     k = (trim * n).astype(np.int64)
     rows = np.arange(S)
@@ -119,9 +132,12 @@ def ewc_lrv(u: Floats) -> tuple[Floats, Floats]:
     u:
         Shape (series, points), NaN = missing.
     """
-    closed, n = close_up(u)
-    lrv = np.full(len(u), np.nan)
-    df = np.full(len(u), np.nan)
+    return _ewc_lrv(*close_up(u))
+
+
+def _ewc_lrv(closed: Floats, n: Ints) -> tuple[Floats, Floats]:
+    lrv = np.full(len(closed), np.nan)
+    df = np.full(len(closed), np.nan)
     for length in np.unique(n):
         size = int(length)
         if size < 4:
@@ -134,9 +150,30 @@ def ewc_lrv(u: Floats) -> tuple[Floats, Floats]:
     return lrv, df
 
 
-def _rounding(u: Floats) -> Floats:
-    """Variance that a constant row may show by the rounding of its level. Shape (series,)."""
-    return np.asarray((1e-12 * np.fmax.reduce(np.abs(u), axis=1, initial=0.0)) ** 2)
+class _Spread(NamedTuple):
+    """Rows about their mean: 0 where missing, the number of points, the sum of squares, and what may be rounding.
+
+    ``rounding`` is the variance that a constant row may show by the rounding of its level.
+    """
+
+    centred: Floats
+    n: Floats
+    power: Floats
+    rounding: Floats
+
+
+def _spread(u: Floats, n: Ints) -> _Spread:
+    """Centre rows of ``n`` points, NaN = missing; ``n`` has the shape (series,)."""
+    n_f = n.astype(np.float64)
+    full = u.shape[1] > 0 and bool((n == u.shape[1]).all())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if full:
+            c = u - (u.sum(axis=1) / n_f)[:, None]
+            largest = np.maximum(np.maximum(u.max(axis=1), -u.min(axis=1)), 0.0)
+        else:
+            c = np.where(np.isnan(u), 0.0, u - (np.nansum(u, axis=1) / n_f)[:, None])
+            largest = np.fmax.reduce(np.abs(u), axis=1, initial=0.0)
+        return _Spread(c, n_f, (c * c).sum(axis=1), np.asarray((1e-12 * largest) ** 2))
 
 
 def lag1(u: Floats, *, corrected: bool = True) -> Floats:
@@ -144,15 +181,16 @@ def lag1(u: Floats, *, corrected: bool = True) -> Floats:
 
     Corrected for the bias of an estimated mean: ``r + (1 + 3 r) / n`` (Kendall 1954; Marriott and Pope 1954).
     """
-    closed, n = close_up(u)
-    n_f = n.astype(np.float64)
+    return _lag1(_spread(*close_up(u)), corrected=corrected)
+
+
+def _lag1(spread: _Spread, *, corrected: bool = True) -> Floats:
+    c, n = spread.centred, spread.n
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.nansum(closed, axis=1) / n_f
-        c = np.where(np.isnan(closed), 0.0, closed - mean[:, None])
-        power = (c * c).sum(axis=1)
-        r = np.where(power > n_f * _rounding(closed), (c[:, 1:] * c[:, :-1]).sum(axis=1) / power, 0.0)
+        moves = spread.power > n * spread.rounding
+        r = np.where(moves, (c[:, 1:] * c[:, :-1]).sum(axis=1) / spread.power, 0.0)
         if corrected:
-            r = r + (1.0 + 3.0 * r) / n_f
+            r = r + (1.0 + 3.0 * r) / n
     return np.where(n >= 4, np.clip(r, 0.0, RHO_MAX), np.nan)
 
 
@@ -186,17 +224,19 @@ def standard_errors(u: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     se_ewc, df_ewc, se_ar1, df_ar1:
         Shape (series,); NaN below 4 points.
     """
-    n = (~np.isnan(u)).sum(axis=1).astype(np.float64)
-    lrv, df = ewc_lrv(u)
-    vif, _ = ar1_vif(u)
+    closed, count = close_up(u)
+    lrv, df = _ewc_lrv(closed, count)
+    spread = _spread(closed, count)
+    # Rows without gaps are closed up as they are: their spread is known already.
+    as_it_is = spread if closed is u else _spread(u, count)
+    n = as_it_is.n
+    vif = ar1_inflation(_lag1(spread), count)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.nansum(u, axis=1) / n
-        c = np.where(np.isnan(u), 0.0, u - mean[:, None])
-        variance = (c * c).sum(axis=1) / (n - 1.0)
+        variance = as_it_is.power / (n - 1.0)
         se_ar1 = np.sqrt(variance * vif / n)
         se_ewc = np.sqrt(lrv / n)
         df_ar1 = np.maximum(n / vif - 1.0, 1.0)
-        still = variance <= _rounding(u)
+        still = variance <= as_it_is.rounding
     se_ewc, se_ar1 = np.where(still, 0.0, se_ewc), np.where(still, 0.0, se_ar1)
     bad = n < 4
     return np.where(bad, np.nan, se_ewc), df, np.where(bad, np.nan, se_ar1), np.where(bad, np.nan, df_ar1)

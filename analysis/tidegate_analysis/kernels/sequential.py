@@ -28,6 +28,9 @@ def reflection_p(largest: Floats, df: Floats) -> Floats:
 
 def boundary(alpha: Floats, df: Floats) -> Floats:
     """Height that a watch reaches with probability ``alpha``: the upper ``alpha / 2`` quantile of t."""
+    # Series mostly share both; the inverse is what costs.
+    if alpha.size > 1 and alpha.shape == df.shape and bool((alpha == alpha[0]).all()) and bool((df == df[0]).all()):
+        return np.full(alpha.shape, boundary(alpha[:1], df[:1])[0])
     finite = np.isfinite(df)
     return np.asarray(
         np.where(finite, -special.stdtrit(np.where(finite, df, 1.0), alpha / 2.0), -special.ndtri(alpha / 2.0))
@@ -80,29 +83,41 @@ def yule_walker(past: Floats, order: int, ridge: float = 1e-3) -> Floats:
     return np.asarray(np.linalg.solve(matrix, g[:, 1:, None])[..., 0])
 
 
-def bet_step(log_wealth: Floats, e: Floats, magnitudes: Floats, seen: Floats) -> Floats:
-    """One scrape of signed-rank betting: returns the new log wealth of each bet.
+def signed_rank(e: Floats, magnitudes: Floats, seen: Floats) -> Floats:
+    """Return ``h_t = sign(e_t) g_t``, ``g_t`` the rank of ``|e_t|`` among the magnitudes before it, in (0, 1).
 
-    ``g_t`` is the rank of ``|e_t|`` among the magnitudes seen before it, in (0, 1); ``h_t = sign(e_t) g_t``
-    has mean 0 given the past when baseline and canary are exchangeable, so each ``prod(1 + lambda h_t)`` is a
-    fair game, and so is their mean (Shekhar and Ramdas 2023; sequential ranks: Reynolds 1975). A missing
-    point is no bet.
+    It has mean 0 given the past when baseline and canary are exchangeable (sequential ranks: Reynolds 1975). 0 for a
+    missing point.
 
     Parameters
     ----------
-    log_wealth:
-        Shape (series, bets): bets on "larger" with :data:`BETS`, to be called with ``-e`` for "smaller".
     e:
         Shape (series,), innovations.
     magnitudes:
-        Shape (series, window), magnitudes seen before, NaN = none.
+        Shape (series, at most :data:`RANK_WINDOW`), magnitudes seen before, NaN = none.
     seen:
         Shape (series,), how many of them there are.
     """
     with np.errstate(invalid="ignore"):
-        below = (magnitudes <= np.abs(e)[:, None]).sum(axis=1)
+        # No more than 240 of them: a byte holds their number, and adds up faster than a word.
+        below = (magnitudes <= np.abs(e)[:, None]).view(np.uint8).sum(axis=1, dtype=np.uint8)
     g = (1.0 + below) / (seen + 2.0)
-    h = np.where(np.isnan(e), 0.0, np.sign(e) * g)
+    return np.where(np.isnan(e), 0.0, np.sign(e) * g)
+
+
+def bet_step(log_wealth: Floats, h: Floats) -> Floats:
+    """One scrape of signed-rank betting: returns the new log wealth of each bet.
+
+    Each ``prod(1 + lambda h_t)`` is a fair game while :func:`signed_rank` has mean 0, and so is their mean (Shekhar
+    and Ramdas 2023). A missing point, ``h_t = 0``, is no bet.
+
+    Parameters
+    ----------
+    log_wealth:
+        Shape (series, bets): bets on "larger" with :data:`BETS`, to be called with ``-h`` for "smaller".
+    h:
+        Shape (series,), signed ranks.
+    """
     return np.asarray(log_wealth + np.log1p(BETS * h[:, None]))
 
 

@@ -68,18 +68,24 @@ def looks_at(t: int, horizon: int | None) -> bool:
     return t >= FIRST_LOOK and (t % max(1, t // 40) == 0 or t == horizon)
 
 
-def scores(estimate: Floats, errors: Errors) -> tuple[Floats, Floats]:
-    """Smallest normal scores of the change, upward and downward, over several standard errors (equal tails)."""
-    up = np.full(len(estimate), np.inf)
-    down = np.full(len(estimate), np.inf)
+def scores(estimate: Floats, errors: Errors, sign: Floats | None = None) -> tuple[Floats, Floats]:
+    """Smallest normal scores of the change, upward and downward, over several standard errors (equal tails).
+
+    Only the way the estimate points to has a score that can ever be evidence; the other is told as 0, and so is the
+    way that is not worse where ``sign`` (1 up, -1 down, 0 both) tells it.
+    """
+    least = np.full(len(estimate), np.inf)
     for se, df in errors:
         ok = np.isfinite(se) & (se > ROUNDING * np.abs(estimate)) & np.isfinite(estimate)
-        t = np.where(ok, estimate / np.where(ok, se, 1.0), 0.0)
-        f = np.where(ok, df, 1.0)
-        for score, way in ((up, t), (down, -t)):
-            z = -special.ndtri(np.clip(tail_p(way, f), 1e-300, 1.0 - 1e-16))
-            np.minimum(score, np.where(ok, z, 0.0), out=score)
-    return up, down
+        asked = ok & (estimate != 0) & (least > 0)
+        if sign is not None:
+            asked &= sign * estimate >= 0
+        rows = np.flatnonzero(asked)
+        t = np.abs(estimate[rows]) / se[rows]
+        z = np.zeros(len(estimate))
+        z[rows] = -special.ndtri(np.clip(tail_p(t, df[rows]), 1e-300, 1.0 - 1e-16))
+        np.minimum(least, z, out=least)
+    return np.where(estimate > 0, least, 0.0), np.where(estimate < 0, least, 0.0)
 
 
 def spread_over(rows: Bools, *values: Floats) -> Floats:

@@ -140,7 +140,7 @@ class PairWatch:
 
     def _alone(self, policy: Policy, rows: Bools, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
         estimate, errors = self._own_errors(policy, rows, x, y)
-        up, down, estimate = spread_over(rows, *scores(estimate, errors), estimate)
+        up, down, estimate = spread_over(rows, *scores(estimate, errors, policy.sign[rows]), estimate)
         if self.horizon is not None:
             share = np.sqrt(x.shape[1] / self.horizon)
             return up * share, down * share, estimate
@@ -160,8 +160,9 @@ class PairWatch:
 
     def _step_bets(self, policy: Policy, d: Floats, t: int) -> None:
         run, phi = self.run, self.learnt["phi"]
-        order = phi.shape[1]
         at = (t - 1) % sequential.RANK_WINDOW
+        # Scrapes beyond the first 240 are written over the oldest; before that the columns to the right are empty.
+        filled = min(t - 1, sequential.RANK_WINDOW)
         for suffix, shift, games in (
             ("", 0.0, (("bet_up", 1.0), ("bet_down", -1.0))),
             ("_pass_up", policy.worse, (("bet_pass_up", -1.0),)),
@@ -170,13 +171,13 @@ class PairWatch:
             value = d - shift
             memory, magnitudes = run[f"memory{suffix}"], run[f"magnitudes{suffix}"]
             innovation = value - (phi * memory[:, ::-1]).sum(axis=1)
-            seen = (~np.isnan(magnitudes)).sum(axis=1).astype(np.float64)
+            before = magnitudes[:, :filled]
+            seen = filled - np.isnan(before).view(np.uint8).sum(axis=1, dtype=np.uint8).astype(np.float64)
+            h = sequential.signed_rank(innovation, before, seen)
             for name, sign in games:
-                run[name] = sequential.bet_step(run[name], sign * innovation, magnitudes, seen)
-            kept = magnitudes.copy()
-            kept[:, at] = np.abs(innovation)
-            run[f"magnitudes{suffix}"] = kept
-            run[f"memory{suffix}"] = np.concatenate([memory, np.nan_to_num(value)[:, None]], axis=1)[:, -order:]
+                run[name] = sequential.bet_step(run[name], sign * h)
+            magnitudes[:, at] = np.abs(innovation)
+            run[f"memory{suffix}"] = np.concatenate([memory[:, 1:], np.nan_to_num(value)[:, None]], axis=1)
 
     def _p(self, policy: Policy, up: Floats, down: Floats) -> Floats:
         if self.horizon is None:
