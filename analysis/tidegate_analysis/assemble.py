@@ -42,6 +42,8 @@ class Pieces:
     bad_baseline: Ints
     notes: list[list[QualityNote]]
     step: float
+    # Whether to say when the change of a failing series began.
+    locate: bool = True
     # Series whose canary stopped moving.
     stale: Bools | None = None
     # Of a scan: the p-value of its most unusual window, the change there and its spread; NaN = not scanned.
@@ -119,7 +121,7 @@ def assemble(pieces: Pieces) -> Result:
             (decided.points_factor - 1.0) * pieces.pairs * pieces.step,
             np.nan,
         )
-    onset, onset_low, onset_high = _onsets(pieces, verdict == Verdict.FAIL)
+    onset, onset_low, onset_high = _onsets(pieces, (verdict == Verdict.FAIL) & pieces.locate)
     log = policy.log
     return Result(
         specs=pieces.specs,

@@ -189,7 +189,6 @@ def _continuous(
     step: float,
     borrow: bool,
 ) -> Result:
-    policy = policy_of(specs, margin)
     counters = np.array([s.kind == "counter" for s in specs], dtype=bool)
     if counters.any():
         from tidegate_analysis.kernels.counters import increases
@@ -197,6 +196,36 @@ def _continuous(
         x, y, past = x.copy(), y.copy(), past.copy()
         for arm in (x, y, past):
             arm[counters] = increases(arm[counters])
+    return _judged(x, y, past, specs, derived, policy_of(specs, margin), step, borrow, locate=True)
+
+
+def describe(
+    x: Floats,
+    y: Floats,
+    specs: tuple[MetricSpec, ...],
+    derived: tuple[tuple[str, ...], ...],
+    policy: Policy,
+    step: float,
+) -> Result:
+    """Levels, presence, quality and tail of two arms, (series, points), without a past: what a stream adds to its own
+    answer. Nothing is resolved again and no onset is sought.
+    """
+    past = np.zeros((len(x), 0, 2, max(x.shape[1], 1)))
+    arms = (as_points("baseline", x), as_points("canary", y))
+    return _judged(*arms, past, specs, derived, policy, step, borrow=True, locate=False)
+
+
+def _judged(
+    x: Floats,
+    y: Floats,
+    past: Floats,
+    specs: tuple[MetricSpec, ...],
+    derived: tuple[tuple[str, ...], ...],
+    policy: Policy,
+    step: float,
+    borrow: bool,
+    locate: bool,
+) -> Result:
     ready = _ready(x, y, past, policy)
     gx, gy, past_t = ready.x, ready.y, ready.past_change
     left = np.zeros(len(specs), dtype=np.int64)
@@ -211,7 +240,8 @@ def _continuous(
         d = gy - gx
         mx, my = gx, gy
         contrast = contrasts.paired(d, past_t)
-    heard = tails.presence(mx, my)
+    whole = not (np.isnan(mx).any() or np.isnan(my).any())
+    heard = _all_heard(len(mx)) if whole else tails.presence(mx, my)
     frozen = stale(my)
     tail = tails.tail_contrast(mx, my, policy.sign, ready.past_x, ready.past_y, by_scrape=gx.ndim == 2)
     pairs = (~np.isnan(d)).sum(axis=1)
@@ -265,8 +295,15 @@ def _continuous(
             stale=frozen > 0,
             notes=notes,
             step=step,
+            locate=locate,
         )
     )
+
+
+def _all_heard(S: int) -> tails.Presence:
+    """What :func:`~tidegate_analysis.tail.presence` says where both arms answered every scrape."""
+    none = np.zeros(S, dtype=np.int64)
+    return tails.Presence(none, none, np.ones(S), np.zeros(S, dtype=bool))
 
 
 class Ready(NamedTuple):

@@ -9,7 +9,7 @@ from scipy import special
 from tidegate_analysis import tail as tails
 from tidegate_analysis.decide import POWER, policy_of
 from tidegate_analysis.kernels import changepoint
-from tidegate_analysis.kernels.counts import fixed_horizon_counts, history_dispersion, usual_odds
+from tidegate_analysis.kernels.counts import check_counts, fixed_horizon_counts, history_dispersion, usual_odds
 from tidegate_analysis.prepare import notes_for, rows_of
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, Verdict
@@ -79,6 +79,30 @@ def learn_past(past: Floats, totals: Floats | None, *, ratio: bool, sized: bool)
     odds = usual_odds(old)
     dispersion, _ = history_dispersion(old, odds=odds)
     return dispersion, np.where(np.isfinite(dispersion), odds, 1.0)
+
+
+def count_levels(x: Floats, y: Floats, ex: Floats | None, ey: Floats | None, ratio: Bools) -> tuple[Floats, Floats]:
+    """Return the event rates of both arms over the scrapes that both answered, ``(series,)`` each; NaN for none.
+
+    Events and totals have the shape (series, points); rows that are no ``ratio`` and have no totals count per scrape.
+    """
+    x, ex, _ = clean_counts(x, ex)
+    y, ey, _ = clean_counts(y, ey)
+    base, canary = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    for rows in (np.flatnonzero(ratio), np.flatnonzero(~ratio)):
+        if not len(rows):
+            continue
+        told = None if ex is None or ey is None else (ex[rows], ey[rows])
+        if told is None or (not ratio[rows[0]] and np.isnan(told[0]).all() and np.isnan(told[1]).all()):
+            told = (np.ones(x[rows].shape), np.ones(y[rows].shape))
+        given = check_counts(x[rows], y[rows], *told, bounded=bool(ratio[rows[0]]))
+        for out, events, of in (
+            (base, given.baseline, given.baseline_exposure),
+            (canary, given.canary, given.canary_exposure),
+        ):
+            total = of.sum(axis=1)
+            out[rows] = np.divide(events.sum(axis=1), total, out=np.full(len(rows), np.nan), where=total > 0)
+    return base, canary
 
 
 def compare_counts(

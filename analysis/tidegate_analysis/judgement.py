@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
+# What of several verdicts counts, the worst first; PASS where there is none of these.
+SEVERITY = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,25 +182,33 @@ def judge(
         verdicts[i], reasons[i] = Verdict.INCONCLUSIVE, "not_significant_among_many"
     for i in np.flatnonzero((verdicts == Verdict.FAIL) & hold_only & crowd).tolist():
         verdicts[i], reasons[i] = Verdict.INCONCLUSIVE, "hold_only"
-    outcomes = []
-    for name, k in order.items():
-        members = np.flatnonzero(member == k)
-        failing = members[verdicts[members] == Verdict.FAIL]
-        outcomes.append(
-            GroupOutcome(
-                name,
-                fold(verdicts[members]),
-                float(group_p[k]),
-                tuple(members.tolist()),
-                tuple(failing.tolist()),
-            )
+    outcomes = _outcomes(tuple(order), member, verdicts, group_p)
+    return Judgement(fold(verdicts), verdicts, tuple(reasons), adjusted, outcomes, result, q, design, clock)
+
+
+def _outcomes(
+    names: tuple[str, ...], member: NDArray[np.int64], verdicts: NDArray[np.int8], group_p: Floats
+) -> tuple[GroupOutcome, ...]:
+    """Return the groups' outcomes; ``member`` is the number of each series' group."""
+    by_group = np.argsort(member, kind="stable")
+    ends = np.cumsum(np.bincount(member, minlength=len(names))).tolist()
+    failing = verdicts[by_group] == Verdict.FAIL
+    worst = np.full(len(names), int(Verdict.PASS), dtype=np.int8)
+    for code in reversed(SEVERITY):
+        worst[member[verdicts == code]] = code
+    rows, fails = by_group.tolist(), by_group[failing].tolist()
+    fail_ends = np.cumsum(np.bincount(member[by_group[failing]], minlength=len(names))).tolist()
+    return tuple(
+        GroupOutcome(name, Verdict(code), p, tuple(rows[a:b]), tuple(fails[c:d]))
+        for name, code, p, a, b, c, d in zip(
+            names, worst.tolist(), group_p.tolist(), [0, *ends], ends, [0, *fail_ends], fail_ends, strict=False
         )
-    return Judgement(fold(verdicts), verdicts, tuple(reasons), adjusted, tuple(outcomes), result, q, design, clock)
+    )
 
 
 def fold(verdicts: NDArray[np.int8]) -> Verdict:
     """Fold verdicts into one: FAIL, else ERROR, else INCONCLUSIVE, else PASS; INCONCLUSIVE for none."""
-    for worst in (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE):
+    for worst in SEVERITY:
         if bool((verdicts == worst).any()):
             return worst
     return Verdict.PASS if len(verdicts) else Verdict.INCONCLUSIVE

@@ -7,12 +7,14 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tidegate_analysis.before_after import stretch
-from tidegate_analysis.compare import check_history, check_step, compare
+from tidegate_analysis.compare import check_history, check_step, describe
+from tidegate_analysis.counted import count_levels
 from tidegate_analysis.decide import Policy, policy_of, to_effect
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.judgement import Judgement, judge
@@ -146,6 +148,9 @@ class Stream:
         self.step = 60.0
         self.q = 0.05
         self._arms: dict[str, Floats] = {}
+        self._room: dict[str, Floats] = {}
+        self._found: Result | None = None
+        self._judged: Judgement | None = None
         self._pairs: PairWatch | None = None
         self._scan: ScanWatch | None = None
         self._counts: list[CountWatch] = []
@@ -275,9 +280,28 @@ class Stream:
             "ey": ey[:, :room],
         }
         taken = self.scrapes
-        self._arms |= {name: np.concatenate([self._arms[name], block], axis=1) for name, block in new.items()}
+        for name, block in new.items():
+            self._append(name, block)
+        self._found = self._judged = None
         for t in range(taken + 1, taken + room + 1):
             self._step(t)
+
+    def _append(self, name: str, block: Floats) -> None:
+        """Put columns behind those of an arm. Room doubles, so that n scrapes cost n and not its square."""
+        kept = self._arms[name]
+        taken, upto = kept.shape[1], kept.shape[1] + block.shape[1]
+        room = self._room.get(name)
+        if room is None or room.shape[1] < upto:
+            room = np.empty((len(kept), max(upto, 2 * taken)))
+            room[:, :taken] = kept
+            self._room[name] = room
+        room[:, taken:upto] = block
+        self._arms[name] = room[:, :upto]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: neither spare room nor answers that can be had again."""
+        arms = {name: np.ascontiguousarray(values) for name, values in self._arms.items()}
+        return {**self.__dict__, "_arms": arms, "_room": {}, "_found": None, "_judged": None}
 
     def _apart(self, name: str, block: Floats) -> Floats:
         """Turn totals of counters into increases, going on from the last scrape that was taken."""
@@ -324,7 +348,13 @@ class Stream:
         """Findings as of now, valid at whatever moment they are asked for.
 
         FAIL is reached when the running evidence beyond the margin crosses its boundary, and stays. PASS is as of now.
+        Until the next scrape the same object is returned: leave its arrays as they are.
         """
+        if self._found is None:
+            self._found = self._result()
+        return self._found
+
+    def _result(self) -> Result:
         x, y = self._arms["x"], self._arms["y"]
         if self._scan is not None:
             described = self._stretch(self._scan.learnt["recent"])
@@ -342,17 +372,21 @@ class Stream:
 
     def _beside(self) -> Result:
         """Levels, presence and quality of both arms so far, by the fixed comparison; its verdict is not used."""
-        arms = self._arms
-        counted = any(w.absolute for w in self._counts)
-        out = compare(
-            arms["x"],
-            arms["y"],
-            spec=self._levels(),
-            step_seconds=self.step,
-            baseline_exposure=arms["ex"] if counted else None,
-            canary_exposure=arms["ey"] if counted else None,
-        )
-        return replace(out, specs=self.specs, derived=self.derived, margin=self._arms["margin"])
+        arms = {name: as_points(name, values) for name, values in self._arms.items() if name in ("x", "y", "ex", "ey")}
+        x, y, policy, specs = arms["x"], arms["y"], self._policy, self._levels()
+        if any(s.margin is None for s in specs):
+            # A margin that is a share of the level is found anew from the points so far.
+            policy = policy_of(specs, resolve_all(specs, x, y)[2])
+        out = describe(x, y, specs, self.derived, policy, self.step)
+        out = replace(out, specs=self.specs, margin=self._arms["margin"])
+        if not self._counts:
+            return out
+        rows = np.concatenate([w.rows for w in self._counts])
+        ratio = np.repeat([w.absolute for w in self._counts], [len(w.rows) for w in self._counts])
+        ex, ey = (arms["ex"][rows], arms["ey"][rows]) if ratio.any() else (None, None)
+        base, canary = out.baseline_level.copy(), out.canary_level.copy()
+        base[rows], canary[rows] = count_levels(x[rows], y[rows], ex, ey, ratio)
+        return replace(out, baseline_level=base, canary_level=canary)
 
     def _stretch(self, recent: Floats) -> Result:
         after = as_points("canary", self._arms["y"])
@@ -429,7 +463,9 @@ class Stream:
 
     def judge(self) -> Judgement:
         """Return the gate's verdict as of now; a FAIL stays, since its evidence only grows."""
-        return judge(self.result(), q=self.q, design=self.design)
+        if self._judged is None or self._judged.q != self.q:
+            self._judged = judge(self.result(), q=self.q, design=self.design)
+        return self._judged
 
     # What outlives a process.
 
@@ -446,7 +482,7 @@ class Stream:
             "q": self.q,
             "watches": sorted(watches),
         }
-        arrays = {f"arms/{k}": v for k, v in self._arms.items()}
+        arrays = {f"arms/{k}": np.ascontiguousarray(v) for k, v in self._arms.items()}
         for name, watch in watches.items():
             arrays |= {f"{name}/learnt/{k}": v for k, v in watch.learnt.items()}
             arrays |= {f"{name}/run/{k}": v for k, v in watch.run.items()}
@@ -484,6 +520,7 @@ class Stream:
         self.derived = tuple(tuple(d) for d in config["derived"])
         self.design, self.horizon, self.step, self.q = (config[k] for k in ("design", "horizon", "step", "q"))
         self._arms = _under("arms/", arrays)
+        self._room, self._found, self._judged = {}, None, None
         self._pairs = self._scan = None
         self._counts = []
         self._derive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -277,3 +278,38 @@ def test_arms_that_never_move_have_no_yardstick(horizon: int | None) -> None:
         found = stream.result()
         assert set(found.reason) == {"constant"}
         assert (found.verdict == ta.Verdict.INCONCLUSIVE).all()
+
+
+def test_an_answer_is_kept_until_the_next_scrape_and_no_longer() -> None:
+    stream = ta.open_stream(SPECS, horizon=N)
+    stream.update(X[:, :10], Y[:, :10])
+    first, judged = stream.result(), stream.judge()
+    assert stream.result() is first
+    assert stream.judge() is judged
+    stream.q = 0.1
+    assert stream.judge().q == 0.1
+    stream.update(X[:, 10:11], Y[:, 10:11])
+    assert stream.result() is not first
+    fresh = ta.open_stream(SPECS, horizon=N)
+    fresh.update(X[:, :11], Y[:, :11])
+    assert same_bytes(stream.result(), fresh.result())
+
+
+def test_only_a_fail_has_an_onset() -> None:
+    # Without a horizon evidence comes later than in the one look that describes the arms.
+    stream = ta.open_stream(SPECS)
+    for t in range(N):
+        stream.update(X[:, t : t + 1], Y[:, t : t + 1])
+        found = stream.result()
+        assert ((found.onset >= 0) <= (found.verdict == ta.Verdict.FAIL)).all()
+
+
+def test_a_copy_goes_on_by_itself() -> None:
+    stream = ta.open_stream(SPECS, history=_history(28))
+    stream.update(X[:, :20], Y[:, :20])
+    other = copy.deepcopy(stream)
+    stream.update(Y[:, 20:25], X[:, 20:25])
+    other.update(X[:, 20:25], Y[:, 20:25])
+    whole = ta.open_stream(SPECS, history=_history(28))
+    whole.update(X[:, :25], Y[:, :25])
+    assert other.state() == whole.state() != stream.state()
