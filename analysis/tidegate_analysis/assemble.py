@@ -44,6 +44,8 @@ class Pieces:
     step: float
     # Whether to say when the change of a failing series began.
     locate: bool = True
+    # Series of which the lower tail answers although both are worse; None = none.
+    tail_down: Bools | None = None
     # Series whose canary stopped moving.
     stale: Bools | None = None
     # Of a scan: the p-value of its most unusual window, the change there and its spread; NaN = not scanned.
@@ -80,7 +82,8 @@ def assemble(pieces: Pieces) -> Result:
     if pieces.unusual is not None and pieces.unusual_change is not None and pieces.unusual_scale is not None:
         decided = _scan_decides(decided, np.where(few, np.nan, pieces.unusual), flagged & ~few)
     verdict, reason = decided.verdict.copy(), decided.reason.astype("<U24")
-    tail_change_margin = policy.worse
+    tail_down = np.zeros(len(verdict), dtype=bool) if pieces.tail_down is None else pieces.tail_down
+    tail_change_margin = np.where(tail_down, policy.better, policy.worse)
     with np.errstate(invalid="ignore"):
         tail_fail = tested & ~few & (tail.p_value <= policy.alpha * TAIL_WEIGHT) & (tail.change > tail_change_margin)
         doubt = tested & (tail.p_value <= TAIL_DOUBT) & (tail.change > tail_change_margin)
@@ -149,7 +152,7 @@ def assemble(pieces: Pieces) -> Result:
         onset_high=onset_high,
         quality=tuple(tuple(notes) for notes in pieces.notes),
         tail_p_value=np.where(few, np.nan, tail.p_value),
-        tail_effect=to_effect(np.where(policy.sign < 0, -tail.change, tail.change), log),
+        tail_effect=to_effect(np.where((policy.sign < 0) | tail_down, -tail.change, tail.change), log),
     )
 
 

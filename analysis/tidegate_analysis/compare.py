@@ -243,7 +243,7 @@ def _judged(
     whole = not (np.isnan(mx).any() or np.isnan(my).any())
     heard = _all_heard(len(mx)) if whole else tails.presence(mx, my)
     frozen = stale(my)
-    tail = tails.tail_contrast(mx, my, policy.sign, ready.past_x, ready.past_y, by_scrape=gx.ndim == 2)
+    tail, tail_down = _tails(mx, my, policy.sign, ready, by_scrape=gx.ndim == 2)
     pairs = (~np.isnan(d)).sum(axis=1)
     bad_x, bad_y = ready.bad
     notes = notes_for(
@@ -276,6 +276,7 @@ def _judged(
             policy=policy,
             contrast=contrast,
             tail=tail,
+            tail_down=tail_down,
             d=d,
             # Past windows re-centre the question; the canary's usual distance is then the level before the
             # change.
@@ -300,6 +301,26 @@ def _judged(
     )
 
 
+def _tails(
+    x: Floats, y: Floats, sign: Floats, ready: Ready, *, by_scrape: bool
+) -> tuple[tails.Tail, NDArray[np.bool_]]:
+    """Ask for the tail that is worse; where both are, ask for each at half the level, and say where the lower one
+    answers (Bonferroni: the p-value is twice the smaller).
+    """
+    up = tails.tail_contrast(x, y, sign, ready.past_x, ready.past_y, by_scrape=by_scrape)
+    lower = np.zeros(len(sign), dtype=bool)
+    rows = np.flatnonzero(sign == 0)
+    if not len(rows):
+        return up, lower
+    way = np.full(len(rows), -1.0)
+    down = tails.tail_contrast(x[rows], y[rows], way, ready.down_x, ready.down_y, by_scrape=by_scrape)
+    p, change = up.p_value.copy(), up.change.copy()
+    lower[rows] = np.isfinite(down.p_value) & ~(up.p_value[rows] <= down.p_value)
+    p[rows] = np.minimum(2.0 * np.fmin(up.p_value[rows], down.p_value), 1.0)
+    change[rows] = np.where(lower[rows], down.change, up.change[rows])
+    return tails.Tail(p, change), lower
+
+
 def _all_heard(S: int) -> tails.Presence:
     """What :func:`~tidegate_analysis.tail.presence` says where both arms answered every scrape."""
     none = np.zeros(S, dtype=np.int64)
@@ -314,6 +335,9 @@ class Ready(NamedTuple):
     past_change: Floats
     past_x: tails.Shape
     past_y: tails.Shape
+    # The same of the lower side, of the series for which both sides are worse.
+    down_x: tails.Shape
+    down_y: tails.Shape
     bad: tuple[NDArray[np.int64], NDArray[np.int64]]
     zeros: NDArray[np.int64]
 
@@ -334,12 +358,18 @@ def _ready(x: Floats, y: Floats, past: Floats, policy: Policy) -> Ready:
         gx, gy, gp = prepared.parts
         change = dependence.trimmed_mean(gp[:, :, 1] - gp[:, :, 0])
         a, b = gp[:, :, 0] * flip[rows], gp[:, :, 1] * flip[rows]
-        shapes = (tails.shape_of(a), tails.shape_of(b)) if K >= tails.MIN_WINDOWS else (_no_shape(change),) * 2
+        both = np.flatnonzero(policy.sign[rows] == 0)
+        if K >= tails.MIN_WINDOWS:
+            shapes = [tails.shape_of(arm) for arm in (a, b, -a[both], -b[both])]
+        else:
+            shapes = [_no_shape(one) for one in (change, change, change[both], change[both])]
         zeros = prepared.zeros[0] + prepared.zeros[1]
-        parts.append((gx, gy, change, *shapes[0], *shapes[1], prepared.bad[0], prepared.bad[1], zeros))
+        sides = [column for shape in shapes for column in shape]
+        parts.append((gx, gy, change, *sides, prepared.bad[0], prepared.bad[1], zeros))
     joined = [column[0] if len(column) == 1 else np.concatenate(column) for column in zip(*parts, strict=True)]
-    gx, gy, change, cx, sx, wx, cy, sy, wy, bad_x, bad_y, zeros = joined
-    return Ready(gx, gy, change, tails.Shape(cx, sx, wx), tails.Shape(cy, sy, wy), (bad_x, bad_y), zeros)
+    gx, gy, change, *columns, bad_x, bad_y, zeros = joined
+    past_x, past_y, down_x, down_y = (tails.Shape(*columns[k : k + 3]) for k in range(0, 12, 3))
+    return Ready(gx, gy, change, past_x, past_y, down_x, down_y, (bad_x, bad_y), zeros)
 
 
 def _no_shape(change: Floats) -> tails.Shape:

@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import tidegate_analysis as ta
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
-from tidegate_analysis import contrast, prepare, tail
+from tidegate_analysis import contrast, prepare, simulate, tail
 from tidegate_analysis.kernels import dependence
+from tidegate_analysis.spec import Direction
 
 Floats = NDArray[np.float64]
 
@@ -152,3 +154,27 @@ def test_bringing_to_scale_mends_and_counts(log: bool) -> None:
 def test_levels_are_medians_of_what_is_there() -> None:
     x = np.array([[3.0, np.nan, 1.0, np.inf], [np.nan] * 4, [2.0, 4.0, np.nan, np.nan], [1.7e308] * 4])
     np.testing.assert_array_equal(prepare.level(x), [2.0, np.nan, 3.0, 1.7e308])
+
+
+@pytest.mark.parametrize("windows", [28, 0])
+def test_of_either_both_tails_are_asked_at_the_price_of_one(windows: int) -> None:
+    n = 1500
+    drawn = simulate.windows("ar.6", n, 28, 60, rng=4242, positive=True)
+    history = drawn.history[:, :windows] if windows else None
+    spec = ta.MetricSpec("m", "gauge", "either", "log", 1e-6)
+
+    def judged(canary: Floats, direction: Direction = "either") -> ta.Result:
+        return ta.compare(drawn.baseline, canary, spec=spec.with_(direction=direction), history=history)
+
+    healthy = judged(drawn.canary)
+    for found, level in ((healthy.verdict == ta.Verdict.FAIL, 0.02), (healthy.tail_p_value <= 0.05, 0.05)):
+        assert found.mean() <= level + 3 * math.sqrt(level * (1 - level) / n)
+    one_sided = [judged(drawn.canary, way).tail_p_value for way in ("up_is_worse", "down_is_worse")]
+    expected = np.minimum(2 * np.fmin(*one_sided), 1)
+    np.testing.assert_array_equal(healthy.tail_p_value, expected)
+    if windows:
+        far = np.random.default_rng(1).random(drawn.canary.shape) < 0.05
+        for factor, way in ((0.5, -1), (2.0, 1)):
+            worse = judged(np.where(far, drawn.canary * factor, drawn.canary))
+            assert (worse.verdict == ta.Verdict.FAIL).mean() > 0.7
+            assert (np.sign(worse.tail_effect) == way).mean() > 0.9
