@@ -52,6 +52,8 @@ def normal_mixture_log_e(z: Floats, n: Floats, tuned_for: float = 60.0) -> Float
 
 def normal_mixture_bound(alpha: Floats, n: Floats) -> Floats:
     """Z statistic at which :func:`normal_mixture_log_e` reaches ``1 / alpha`` after n points, by bisection."""
+    if len(n) > 1 and bool((alpha == alpha[0]).all()) and bool((n == n[0]).all()):
+        return np.full(len(n), normal_mixture_bound(alpha[:1], n[:1])[0])
     low, high = np.zeros(len(n)), np.full(len(n), 60.0)
     goal = np.log(1.0 / alpha)
     safe = np.maximum(n, 1.0)
