@@ -14,7 +14,7 @@ from tidegate_analysis.assemble import Pieces, assemble
 from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
-from tidegate_analysis.prepare import as_points, level, notes_for, rows_of, to_scale
+from tidegate_analysis.prepare import as_points, check_exposure, level, notes_for, rows_of, to_scale
 from tidegate_analysis.quality import stale
 from tidegate_analysis.rates import told_rows
 from tidegate_analysis.result import Result, concatenate
@@ -107,8 +107,8 @@ def compare(
     S, points = x.shape[0], x.shape[-1]
     specs = specs_for(spec, S)
     past = check_history(history, S, points)
-    ex = _exposure("baseline_exposure", baseline_exposure, x)
-    ey = _exposure("canary_exposure", canary_exposure, y)
+    ex = check_exposure("baseline_exposure", baseline_exposure, x)
+    ey = check_exposure("canary_exposure", canary_exposure, y)
     past_exposure = None
     if history_exposure is not None:
         if history is None or np.asarray(history_exposure).shape != np.asarray(history).shape:
@@ -168,15 +168,6 @@ def check_step(step_seconds: float | None) -> float:
     if not (np.isfinite(step_seconds) and step_seconds > 0):
         raise ValueError(f"step_seconds: must be a positive number of seconds, not {step_seconds!r}")
     return float(step_seconds)
-
-
-def _exposure(name: str, values: ArrayLike | None, arm: Floats) -> Floats | None:
-    if values is None:
-        return None
-    out = as_points(name, values, (arm.ndim,))
-    if out.shape != arm.shape:
-        raise ValueError(f"{name}: shape {out.shape} does not fit the arm's {arm.shape}")
-    return out
 
 
 def _continuous(

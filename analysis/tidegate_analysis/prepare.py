@@ -45,6 +45,22 @@ def as_points(name: str, values: ArrayLike, dims: tuple[int, ...] = (2,)) -> Flo
     return out
 
 
+def check_exposure(name: str, values: ArrayLike | None, arm: Floats) -> Floats | None:
+    """Return the totals that an arm's values are events of, in the shape of the arm; ``None`` for none.
+
+    Raises
+    ------
+    ValueError
+        When the shape is another; the message names the argument.
+    """
+    if values is None:
+        return None
+    out = as_points(name, values, (arm.ndim,))
+    if out.shape != arm.shape:
+        raise ValueError(f"{name}: shape {out.shape} does not fit the arm's {arm.shape}")
+    return out
+
+
 class Prepared(NamedTuple):
     """Arms on the scale of the change, with what was mended.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from tidegate_analysis.decide import ROUNDING, quantile_t, tail_p
+from tidegate_analysis.decide import ROUNDING, Policy, quantile_t, tail_p
 from tidegate_analysis.kernels import sequential
 
 Floats = NDArray[np.float64]
@@ -86,6 +86,26 @@ def scores(estimate: Floats, errors: Errors, sign: Floats | None = None) -> tupl
         z[rows] = -special.ndtri(np.clip(tail_p(t, df[rows]), 1e-300, 1.0 - 1e-16))
         np.minimum(least, z, out=least)
     return np.where(estimate > 0, least, 0.0), np.where(estimate < 0, least, 0.0)
+
+
+def raise_maxima(run: dict[str, Floats], policy: Policy, rows: Bools, up: Floats, down: Floats, change: Floats) -> None:
+    """Raise the running maxima of a watch, and those of the evidence seen while the change was beyond the margin.
+
+    Parameters
+    ----------
+    run:
+        Has ``up``, ``down``, ``beyond_up`` and ``beyond_down``, (series,) each; its entries are replaced.
+    rows:
+        Shape (series,), which of them are looked at.
+    up, down, change:
+        Shape (series, windows): heights of the evidence both ways, and the change, on its scale.
+    """
+    better = np.where(policy.sign == 0, policy.better, policy.worse)[:, None]
+    for name, heights, beyond in (("up", up, change > policy.worse[:, None]), ("down", down, -change > better)):
+        run[name] = np.where(rows, np.maximum(run[name], heights.max(axis=1)), run[name])
+        shown = np.where(beyond, heights, 0.0).max(axis=1)
+        kept = run[f"beyond_{name}"]
+        run[f"beyond_{name}"] = np.where(rows, np.maximum(kept, shown), kept)
 
 
 def spread_over(rows: Bools, *values: Floats) -> Floats:

@@ -80,6 +80,14 @@ class CountWatch:
         self.run["best"] = np.maximum(self.run["best"], log_e)
         self.run["beyond"] = np.where(beyond, np.maximum(self.run["beyond"], log_e), self.run["beyond"])
 
+    def log_e_now(self, policy: Policy) -> Floats:
+        """Log e-values against "not worse" as of the newest scrape, of the watched series."""
+        rows = self.rows
+        seen = count_stream.evidence(
+            self._design(), self._state(), alpha=policy.alpha[rows], dispersion=self.learnt["dispersion"]
+        )
+        return np.nan_to_num(seen.log_e_fail, nan=0.0)
+
     def result(
         self,
         specs: tuple[MetricSpec, ...],

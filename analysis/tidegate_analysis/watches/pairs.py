@@ -18,6 +18,7 @@ from tidegate_analysis.watches import (
     bounds,
     half_width,
     looks_at,
+    raise_maxima,
     scores,
     spread_over,
 )
@@ -123,13 +124,8 @@ class PairWatch:
             self._raise(policy, self._betting, log_up, log_down, mean)
 
     def _raise(self, policy: Policy, rows: Bools, up: Floats, down: Floats, change: Floats) -> None:
-        """Raise running maxima; those beyond the margin only by what was seen while the change was beyond it."""
-        run = self.run
-        better = np.where(policy.sign == 0, policy.better, policy.worse)
-        for name, height, beyond in (("up", up, change > policy.worse), ("down", down, -change > better)):
-            run[name] = np.where(rows, np.maximum(run[name], height), run[name])
-            kept = run[f"beyond_{name}"]
-            run[f"beyond_{name}"] = np.where(rows & beyond, np.maximum(kept, height), kept)
+        """Raise running maxima by one look, (series,) each."""
+        raise_maxima(self.run, policy, rows, up[:, None], down[:, None], change[:, None])
 
     def _own_errors(self, policy: Policy, rows: Bools, x: Floats, y: Floats) -> tuple[Floats, Errors]:
         gx, gy = to_scale((x[rows], y[rows]), policy.log[rows]).parts
@@ -214,6 +210,26 @@ class PairWatch:
             a["windows"].astype(np.int64),
             placebo.exceeding(shift, past),
         )
+
+    def log_e_now(self, policy: Policy, x: Floats, y: Floats) -> Floats:
+        """Log e-values as of the newest scrape, (series,), NaN with a horizon; ``x`` and ``y`` as in :meth:`step`.
+
+        Of the bets or of the normal mixture; where both ways are worse, the mean of the two. Unlike the largest so
+        far, which :meth:`seen` tells, they may be corrected for many series at one common scrape.
+        """
+        if self.horizon is not None:
+            return np.full(len(policy.sign), np.nan)
+        up, down = np.zeros(len(policy.sign)), np.zeros(len(policy.sign))
+        alone = ~self._by_past & ~self._betting
+        if alone.any() and x.shape[1] >= FIRST_LOOK:
+            found_up, found_down, _ = self._alone(policy, alone, x, y)
+            looked = alone & (self.run["count"] >= FIRST_LOOK)
+            up, down = np.where(looked, found_up, 0.0), np.where(looked, found_down, 0.0)
+        if self._betting.any():
+            up = np.where(self._betting, sequential.log_mean_wealth(self.run["bet_up"]), up)
+            down = np.where(self._betting, sequential.log_mean_wealth(self.run["bet_down"]), down)
+        both = np.logaddexp(up, down) - np.log(2.0)
+        return np.where(policy.sign > 0, up, np.where(policy.sign < 0, down, both))
 
     def _interval(self, policy: Policy, asked: Bools, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
         a, run = self.learnt, self.run
