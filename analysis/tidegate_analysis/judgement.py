@@ -109,6 +109,7 @@ def judge(
     q: float = 0.05,
     design: Design = "auto",
     clock: tuple[float, float] = (float("nan"), float("nan")),
+    log_e: Floats | None = None,
 ) -> Judgement:
     """Judge many metrics together.
 
@@ -129,6 +130,10 @@ def judge(
         One flag per series; default: the specs' criticality.
     q:
         In (0, 0.5).
+    log_e:
+        Log e-values of the findings at one common moment, NaN = none: where given, all that is not critical is
+        corrected by e-BH (Wang and Ramdas 2022) instead, which holds under any dependence. They must be the values
+        as of now: the largest so far, which a stream tells as its evidence, is no e-value.
 
     Raises
     ------
@@ -153,6 +158,8 @@ def judge(
     names = [s.group for s in result.specs] if groups is None else list(groups)
     if len(names) != n:
         raise ValueError(f"groups: {len(names)} names for {n} series")
+    if log_e is not None and log_e.shape != (n,):
+        raise ValueError(f"log_e: {log_e.size} values for {n} series")
     if critical is None:
         is_critical = np.array([s.criticality == "critical" for s in result.specs], dtype=bool)
     else:
@@ -174,8 +181,16 @@ def judge(
     group_p = np.full(len(order), np.nan)
     if crowd.any():
         present, local = np.unique(member[crowd], return_inverse=True)
-        adjusted[crowd], by_group, significant[crowd] = multiplicity.grouped(p[crowd], local.astype(np.int64), q)
-        group_p[present] = by_group
+        if log_e is None:
+            adjusted[crowd], by_group, significant[crowd] = multiplicity.grouped(p[crowd], local.astype(np.int64), q)
+            group_p[present] = by_group
+        else:
+            adjusted[crowd] = multiplicity.e_adjusted(np.where(asked, log_e, np.nan)[crowd])
+            significant[crowd] = np.nan_to_num(adjusted[crowd], nan=2.0) <= q
+            # Groups are not asked: a group stands out as far as its clearest member does.
+            group_p[present] = np.inf
+            np.fmin.at(group_p, member[crowd], adjusted[crowd])
+            group_p[np.isinf(group_p)] = np.nan
     verdicts = result.verdict.copy()
     reasons = list(result.reason)
     for i in np.flatnonzero((verdicts == Verdict.FAIL) & ~significant).tolist():

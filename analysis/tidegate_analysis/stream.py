@@ -7,7 +7,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -461,11 +461,50 @@ class Stream:
             places.append(rest)
         return concatenate(parts, places)
 
-    def judge(self) -> Judgement:
-        """Return the gate's verdict as of now; a FAIL stays, since its evidence only grows."""
+    def judge(self, multiplicity: Literal["grouped", "e_bh"] = "grouped") -> Judgement:
+        """Return the gate's verdict as of now.
+
+        Parameters
+        ----------
+        multiplicity:
+            ``"grouped"``: Simes within groups and Benjamini-Hochberg over them, on p-values valid at every look; a
+            FAIL stays, since its evidence only grows. ``"e_bh"``: e-BH on the e-values at this scrape, which holds
+            under any dependence; a FAIL may be taken back at a later scrape.
+
+        Raises
+        ------
+        ValueError
+            With ``"e_bh"`` when a series has no e-value: with a horizon only counts have.
+        """
+        if multiplicity == "e_bh":
+            return judge(self.result(), q=self.q, design=self.design, log_e=self.log_e_now())
+        if multiplicity != "grouped":
+            raise ValueError(f"multiplicity: {multiplicity!r} is none of grouped, e_bh")
         if self._judged is None or self._judged.q != self.q:
             self._judged = judge(self.result(), q=self.q, design=self.design)
         return self._judged
+
+    def log_e_now(self) -> Floats:
+        """Log e-values against "not worse" as of the newest scrape, (series,).
+
+        Raises
+        ------
+        ValueError
+            When a series has none: a horizon gives p-values alone, but to counts and event ratios.
+        """
+        out = np.full(len(self.specs), np.nan)
+        if self._pairs is not None:
+            out = self._pairs.log_e_now(self._policy, self._arms["x"], self._arms["y"])
+        for watch in self._counts:
+            out[watch.rows] = watch.log_e_now(self._policy)
+        without = np.flatnonzero(np.isnan(out))
+        if len(without):
+            name = self.specs[int(without[0])].name
+            raise ValueError(
+                f"multiplicity: e_bh needs e-values, and {name!r} has none; open the stream for design concurrent "
+                "without a horizon"
+            )
+        return out
 
     # What outlives a process.
 

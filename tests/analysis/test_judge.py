@@ -167,3 +167,48 @@ def test_a_gate_of_healthy_metrics_fails_at_most_as_often_as_q() -> None:
         part = found.take(list(range(k * metrics, (k + 1) * metrics)))
         fails += ta.judge(part, q=0.05).verdict == FAIL
     assert fails / gates <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / gates)
+
+
+def _stream_of_two(direction: str = "up_is_worse", **options: object) -> ta.Stream:
+    rng = np.random.default_rng(9)
+    past = rng.lognormal(4.0, 0.05, (3, 28, 2, 60))
+    baseline, canary = rng.lognormal(4.0, 0.05, (2, 3, 40))
+    canary[0] *= 1.3
+    specs = [SPEC.with_(name=f"m{k}", direction=direction) for k in range(3)]
+    stream = ta.open_stream(specs, history=past, **options)
+    stream.update(baseline, canary)
+    return stream
+
+
+@pytest.mark.parametrize("direction", ["up_is_worse", "either"])
+def test_a_stream_without_an_end_may_be_corrected_by_its_e_values(direction: str) -> None:
+    stream = _stream_of_two(direction)
+    log_e = stream.log_e_now()
+    judged = stream.judge("e_bh")
+    assert judged.verdicts.tolist()[0] == FAIL
+    assert (judged.verdicts[1:] != FAIL).all()
+    # The e-values of now are never above the largest so far, from which p is told.
+    assert (log_e <= stream.result().log_e_value + 1e-12).all() or direction == "either"
+    order = np.argsort(-log_e)
+    by_hand = np.minimum(3 / (np.arange(1, 4) * np.exp(log_e[order])), 1.0)
+    by_hand = np.minimum.accumulate(by_hand[::-1])[::-1]
+    np.testing.assert_allclose(judged.adjusted_p_value[order], by_hand, rtol=1e-12)
+    assert judged.groups[0].adjusted_p_value == judged.adjusted_p_value.min()
+
+
+def test_e_values_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match="'m0' has none; open the stream for design concurrent without a horizon"):
+        _stream_of_two(horizon=60).judge("e_bh")
+    with pytest.raises(ValueError, match="multiplicity: 'holm' is none of grouped, e_bh"):
+        _stream_of_two().judge("holm")
+    with pytest.raises(ValueError, match="log_e: 1 values for 3 series"):
+        ta.judge(_stream_of_two().result(), log_e=np.zeros(1))
+
+
+def test_counts_have_e_values_with_a_horizon_too() -> None:
+    rng = np.random.default_rng(10)
+    specs = [ta.MetricSpec(f"errors_{k}", "count", "up_is_worse", margin=0.25) for k in range(3)]
+    stream = ta.open_stream(specs, horizon=60)
+    stream.update(rng.poisson(20.0, (3, 60)), rng.poisson([[60.0], [20.0], [20.0]], (3, 60)))
+    assert stream.judge("e_bh").verdicts.tolist()[0] == FAIL
+    assert (stream.judge("e_bh").verdicts[1:] != FAIL).all()

@@ -99,14 +99,14 @@ def e_benjamini_hochberg(log_e: Floats, q: float) -> Bools:
 
     Wang and Ramdas (2022). Holds under any dependence. ``log_e`` has the shape (..., tests), NaN = not asked.
     """
-    asked = ~np.isnan(log_e)
-    m = asked.sum(axis=-1, keepdims=True)
-    order = np.argsort(np.where(asked, -log_e, np.inf), axis=-1)
-    s = np.take_along_axis(np.where(asked, log_e, -np.inf), order, axis=-1)
-    j = np.arange(1, log_e.shape[-1] + 1)
-    with np.errstate(divide="ignore"):
-        enough = s + np.log(j) - np.log(np.maximum(m, 1)) >= np.log(1.0 / q)
-    k = np.where(enough.any(axis=-1), log_e.shape[-1] - enough[..., ::-1].argmax(axis=-1), 0)
-    out = np.zeros(log_e.shape, dtype=bool)
-    np.put_along_axis(out, order, j <= k[..., None], axis=-1)
-    return out & asked
+    with np.errstate(invalid="ignore"):
+        return np.asarray(e_adjusted(log_e) <= q)
+
+
+def e_adjusted(log_e: Floats) -> Floats:
+    """Smallest false-discovery rate at which e-BH rejects each test: ``min_{j >= i} m / (j e_(j))``, at most 1.
+
+    Benjamini-Hochberg of ``1 / e`` (Wang and Ramdas 2022). ``log_e`` has the shape (..., tests), NaN = not asked.
+    """
+    with np.errstate(over="ignore"):
+        return benjamini_hochberg(np.exp(-log_e))
