@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tidegate_analysis as ta
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy import special
 from tidegate_analysis import simulate
 
-from benchmarks import peers, real
+from benchmarks import accuracy_levels, peers, real
 from benchmarks.report import Table, met, percent, size_limit, standard_error
 
 Array = NDArray[np.float64]
@@ -725,9 +725,20 @@ def stream_tables(found: dict[str, dict[str, Any]]) -> list[Table]:
 
 GATE_METRICS = 100
 GATE_FACTOR = 1.5
+# Streams without a horizon have e-values: the two ways in which many of them can be corrected.
+WITHOUT_END: tuple[tuple[str, Literal["grouped", "e_bh"]], ...] = (
+    ("Tidegate without a horizon", "grouped"),
+    ("Tidegate without a horizon, e-BH", "e_bh"),
+)
 
 
-def gate_watch(stream: ta.Stream, baseline: Array | None, canary: Array, looks: int) -> tuple[bool, list[int]]:
+def gate_watch(
+    stream: ta.Stream,
+    baseline: Array | None,
+    canary: Array,
+    looks: int,
+    multiplicity: Literal["grouped", "e_bh"] = "grouped",
+) -> tuple[bool, list[int]]:
     """Watch one gate from a stream just opened; return whether it was ever halted, and by which metrics."""
     stream = copy.deepcopy(stream)
     points = canary.shape[1]
@@ -738,7 +749,7 @@ def gate_watch(stream: ta.Stream, baseline: Array | None, canary: Array, looks: 
             continue
         stream.update(None if baseline is None else baseline[:, seen:upto], canary[:, seen:upto])
         seen = upto
-        judgement = stream.judge()
+        judgement = stream.judge(multiplicity)
         if judgement.verdict == ta.Verdict.FAIL:
             return True, np.flatnonzero(judgement.verdicts == ta.Verdict.FAIL).tolist()
     return False, []
@@ -789,12 +800,17 @@ def simulated_gates(part: int, count: int, horizon: int | None) -> dict[str, lis
         worse[bad] *= GATE_FACTOR
         usual = np.median(past[:, :, 0].reshape(GATE_METRICS, -1), axis=1)
         opened = ta.open_stream(specs, history=past, horizon=horizon, step_seconds=30.0)
+        endless = ta.open_stream(specs, history=past, step_seconds=30.0)
         for state, arm in (("healthy", canary), ("faulty", worse)):
             halted, which = gate_watch(opened, base, arm, POINTS)
             keep(f"Tidegate, every scrape|{state}", halted)
             keep(f"Tidegate, every scrape, the right metric|{state}", bad in which)
             if state == "faulty" and bad not in which:
                 keep(f"missed|{structure}", True)
+            for label, way in WITHOUT_END:
+                halted, which = gate_watch(endless, base, arm, POINTS, way)
+                keep(f"{label}|{state}", halted)
+                keep(f"{label}, the right metric|{state}", bad in which)
             once = ta.judge(ta.compare(base, arm, spec=specs, history=past))
             keep(f"Tidegate, one look|{state}", once.verdict == ta.Verdict.FAIL)
             keep(f"Tidegate, one look, the right metric|{state}", once.verdicts[bad] == ta.Verdict.FAIL)
@@ -1177,6 +1193,11 @@ REASONS = {
         "100 metrics p must fall to about .0005, which takes a change of 6 standard errors. The table tells "
         "which machines' noise hid it."
     ),
+    "levels,": (
+        "At an autocorrelation of .9 the 60 points are worth 3, and no window can tell from within how few. A "
+        "skewed metric with an autocorrelation of .6 has its high values in spells: a window that misses them "
+        "looks low and calm at once, which a symmetric interval takes for a PASS a little too often."
+    ),
     "real metrics, a week of past: false FAIL": (
         "Eleven series with events of their own that nobody marked; the cuts overlap, so the share is uncertain."
     ),
@@ -1251,6 +1272,9 @@ def targets_table(figures: dict[str, Any]) -> Table:
         )
     rows = figures["instances"]
     line("instances seen: false FAIL", {f["title"]: f["seen|1.0"] for f in rows}, size_limit(ALPHA, rows[0]["n"]))
+    levels = figures["levels"]
+    for text, values, limit in accuracy_levels.targets(levels, levels["n"], levels["n looked"]):
+        line(text, values, limit)
     side_by_side = "Tidegate, every scrape, horizon"
     for what, limit, key in (
         ("simulated gates", size_limit(0.05, FULL.gates), "Tidegate, every scrape"),
@@ -1374,6 +1398,10 @@ def run(out_dir: Path, quick: bool) -> dict[str, Any]:
     tables.append(histogram_table(bins))
     figures["counts"], figures["instances"], figures["histograms"] = counted, seen, bins
     _tell("events, instances, histograms", started)
+
+    figures["levels"], more = accuracy_levels.run(sizes.fixed, sizes.stream, seed_of)
+    tables += more
+    _tell("levels", started)
 
     jobs = [(part, 10, POINTS) for part in range(max(sizes.gates // 10, 1))]
     found = merged(_spread(simulated_gates, jobs, workers))
