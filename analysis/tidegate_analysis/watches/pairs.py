@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tidegate_analysis.contrast import ENOUGH_WINDOWS
+from tidegate_analysis.contrast import ENOUGH_WINDOWS, few_windows
 from tidegate_analysis.decide import Policy
 from tidegate_analysis.kernels import dependence, placebo, sequential
 from tidegate_analysis.prepare import HUGE, to_scale
@@ -56,7 +56,7 @@ class PairWatch:
         centre = placebo.centre_and_scale(means)[0] if K else np.zeros(S)
         centre = np.where(enough, np.nan_to_num(centre), 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            extra = np.where((k > 0) & ~enough, np.nansum(means**2, axis=1) / np.maximum(k, 1.0), 0.0)
+            square = np.nansum(means**2, axis=1) / np.maximum(k, 1.0)
         flat = d.reshape(S, -1) - centre[:, None]
         spread = _point_spread(flat)
         reach = np.where(enough & (spread > 0), CLIP_SDS * spread + np.maximum(policy.worse, policy.better), np.inf)
@@ -70,7 +70,8 @@ class PairWatch:
             "windows": k,
             "means": means - centre[:, None],
             "centre": centre,
-            "extra": extra,
+            "square": square,
+            "few": np.where(enough, 0.0, k),
             "reach": reach,
             "sd": sd,
             "df": np.where(np.isfinite(sd), np.maximum(k - 1.0, 1.0), np.inf),
@@ -131,8 +132,8 @@ class PairWatch:
         gx, gy = to_scale((x[rows], y[rows]), policy.log[rows]).parts
         estimate, u = dependence.trimmed_influence(gy - gx)
         se1, df1, se2, df2 = dependence.standard_errors(u)
-        extra = self.learnt["extra"][rows]
-        return estimate, ((np.sqrt(se1**2 + extra), df1), (np.sqrt(se2**2 + extra), df2))
+        square, k = self.learnt["square"][rows], self.learnt["few"][rows]
+        return estimate, ((few_windows(se1, square, k), df1), (few_windows(se2, square, k), df2))
 
     def _alone(self, policy: Policy, rows: Bools, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
         estimate, errors = self._own_errors(policy, rows, x, y)
