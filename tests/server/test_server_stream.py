@@ -401,18 +401,28 @@ def test_a_client_that_does_not_read_is_slowed_down(serving: Serving) -> None:
         stream = caller.stream(opening(specs(names)))  # type: ignore[arg-type]
         stream.opened()
         sent = 0
-        given = iter(range(4000))
 
-        def messages() -> None:
+        def message() -> None:
             nonlocal sent
-            for _ in given:
-                sent += 1
-                stream.send_block(block("canary", np.ones((300, 1)), start=START + sent * STEP))
-                stream.send(UPDATE)
+            sent += 1
+            stream.send_block(block("canary", np.ones((300, 1)), start=START + sent * STEP))
+            stream.send(UPDATE)
 
-        messages()
-        # The client reads nothing. The server takes what flow control lets through, then stops taking.
+        # The client reads nothing. One answer to each message, however fast the server is: as many as flow control
+        # lets through, then the server stops taking.
         feeder = next(iter(server.evaluations._feeders))
+        evaluation = feeder._evaluation
+        answered, waited = 0, 0
+        while waited < 100 and sent < 4000:
+            if evaluation.acknowledged > answered or not sent:  # type: ignore[union-attr]
+                answered, waited = evaluation.acknowledged, 0  # type: ignore[union-attr]
+                message()
+            else:
+                waited += 1
+                time.sleep(0.01)
+        assert waited == 100, "every message was answered although nothing was read"
+        while sent < 4000:
+            message()
         previous, still = -1, 0
         while still < 20:
             time.sleep(0.01)
