@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from tidegate_server.errors import RequestError
 from tidegate_server.gates.errors import InvalidError, LimitError, UnavailableError, Violation
+from tidegate_server.store.sqlite_driver import connector
 
 _BUSY_SECONDS = 5.0
 _CONNECT_SECONDS = 5.0
@@ -179,7 +180,7 @@ class Database:
             _probe(file)
             self.engine = create_async_engine(
                 self.url.set(database=str(file)),
-                connect_args={"timeout": _BUSY_SECONDS},
+                async_creator=connector(file, _BUSY_SECONDS),
                 pool_size=pool_size,
                 max_overflow=0,
             )
