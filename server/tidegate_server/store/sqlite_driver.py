@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Thread
 from typing import Any, Self
 
 import aiosqlite
@@ -88,10 +87,8 @@ def connector(file: Path, busy_seconds: float) -> Callable[[], Connection]:
 
     def make() -> Connection:
         made = Connection(connect, _CHUNK)
-        # A thread that waits for work must not keep a process from ending. In older versions of aiosqlite the
-        # connection is the thread.
-        thread = made if isinstance(made, Thread) else made._thread  # noqa: SLF001
-        thread.daemon = True
+        # A thread that waits for work must not keep a process from ending.
+        made._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy sets it for connections that it makes
         return made
 
     return make
