@@ -74,6 +74,22 @@ def test_when_the_clock_goes_back_own_time_does_not():
     assert hands.watch.jumps_seen == 1
 
 
+def test_what_was_skipped_before_the_clock_went_back_may_be_lived_through():
+    hands = Hands()
+    hands.run(3600)
+    hands.store_us += 600 * S
+    hands.read()
+    hands.run(1)
+    hands.store_us -= 4000 * S
+    tick = hands.read()
+    assert hands.watch.jumps_seen == 2
+    for passed in (5, 10):
+        hands.run(5)
+        assert hands.watch.own_time(hands.read(), tick, 0) == tick + passed * S
+    hands.run(7200)
+    assert hands.watch.own_time(hands.read(), tick, 0) == tick + 7210 * S
+
+
 def test_two_jumps_add_up_and_cancel_nothing():
     hands = Hands()
     tick = hands.read()

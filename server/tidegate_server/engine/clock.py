@@ -62,6 +62,10 @@ class ClockWatch:
                 log.warning("the store's clock jumped forward; evaluations do not follow", seconds=gap_us / 1e6)
             elif back_us > self._tolerance_us:
                 self.jumps_seen += 1
+                # What was jumped over ahead of here lies ahead again, and may be lived through this time. Kept,
+                # it would be taken off every later tick, and no evaluation would ever come to its end.
+                kept = [jump for jump in self._jumps if jump.before_us < now_us]
+                self._jumps = deque(kept, maxlen=_KEPT_JUMPS)
                 log.warning("the store's clock jumped back; evaluations go on", seconds=back_us / 1e6)
         self._last = (now_us, asked_at, answered_at)
 
