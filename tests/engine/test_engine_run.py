@@ -317,14 +317,19 @@ def test_an_owner_that_stalls_beyond_its_lease_is_followed_and_its_answer_droppe
             async def no_renewal(claims):
                 return frozenset(claim.evaluation_id for claim in claims)
 
+            asked = asyncio.Event()
+
             async def nothing_due(_owner, _limit):
+                asked.set()
                 return []
 
             async with running(one):
                 made = await _start(store)
                 await stalled.looking.wait()
-                # As if the process were stopped.
+                # As if the process were stopped: a claim that is under way would see the lease lapse, so it
+                # must have ended.
                 store.work.renew, store.work.claim = no_renewal, nothing_due
+                await asked.wait()
                 clock.us += round(1.5 * lease * 1e6)
                 two = Engine(other, Script(Verdict.FAIL), poll_seconds=0.02)
                 async with running(two):

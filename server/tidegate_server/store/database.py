@@ -12,9 +12,9 @@ import contextlib
 import importlib.util
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -25,6 +25,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from tidegate_server.errors import RequestError
 from tidegate_server.gates.errors import InvalidError, LimitError, UnavailableError, Violation
 from tidegate_server.store.sqlite_driver import connector
+from tidegate_server.store.together import WriteQueue
+
+T = TypeVar("T")
 
 _BUSY_SECONDS = 5.0
 _CONNECT_SECONDS = 5.0
@@ -147,6 +150,11 @@ def translated() -> Iterator[None]:
         raise better from error
 
 
+async def _translating(work: Callable[[AsyncConnection], Awaitable[T]], connection: AsyncConnection) -> T:
+    with translated():
+        return await work(connection)
+
+
 class Database:
     """One store: a pool of connections and the rules of its transactions.
 
@@ -175,6 +183,7 @@ class Database:
         self._now_sql = now_sql
         # SQLite takes one writer at a time: waiting in line here is cheaper than in its busy loop.
         self._writer = asyncio.Lock()
+        self._queue = WriteQueue(self.write)
         if self.is_sqlite:
             file = Path(self.url.database or "").expanduser()
             _probe(file)
@@ -255,8 +264,30 @@ class Database:
                 async with self.engine.connect() as connection, connection.begin():
                     yield connection
 
+    async def write_together(
+        self, work: Callable[[AsyncConnection], Awaitable[T]], committed: Callable[[T], None] | None = None
+    ) -> T:
+        """Runs `work` in a transaction that writes, and answers once it is committed.
+
+        On SQLite those who write at the same time share a transaction, see `WriteQueue.run`; PostgreSQL puts
+        commits together itself.
+
+        Raises:
+            UnavailableError: if the store cannot be reached or does not answer in time.
+            LimitError: if it has no room left.
+            Exception: whatever `work` raised; nothing that it wrote is stored then.
+        """
+        if self.is_sqlite:
+            return await self._queue.run(lambda connection: _translating(work, connection), committed)
+        async with self.write() as connection:
+            answer = await work(connection)
+        if committed is not None:
+            committed(answer)
+        return answer
+
     async def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection, when what waits to be written is."""
+        await self._queue.close()
         await self.engine.dispose()
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

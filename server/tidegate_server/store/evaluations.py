@@ -93,6 +93,30 @@ def _missing(evaluation_id: str) -> NotFoundError:
     )
 
 
+def _unseen(encoded: Sequence[tuple[int, str, bytes]], taken: int, writer: str) -> list[tuple[int, str, bytes]]:
+    """The blocks that follow the last one taken of this writer, numbered.
+
+    Raises:
+        PreconditionError: if one is missing between them.
+    """
+    new: list[tuple[int, str, bytes]] = []
+    last = taken
+    for sequence, header, data in encoded:
+        number = sequence or last + 1
+        if number <= last:
+            continue
+        if number != last + 1:
+            raise PreconditionError(
+                "SEQUENCE_GAP",
+                f"block {number} of writer {writer!r} came after block {last}; "
+                f"nothing of this call was taken, go on with {taken + 1}",
+                {"expected_sequence": str(taken + 1), "sequence": str(number)},
+            )
+        last = number
+        new.append((number, header, data))
+    return new
+
+
 class SqlFeed:
     """Implements `EvaluationFeed`: told at once of what this process writes, and polls for the rest.
 
@@ -171,49 +195,49 @@ class SqlEvaluations:
 
     async def create(self, evaluation: Evaluation, fingerprint: str, audit: AuditRecord) -> tuple[Evaluation, bool]:
         """See `EvaluationRepository.create`."""
-        try:
-            stored, new = await self._create(evaluation, fingerprint, audit)
-        except IntegrityError:
-            # Another replica took the request id between our look and our write: now it is there to be found.
-            stored, new = await self._create(evaluation, fingerprint, audit)
-        if new:
-            self.due()
-        return stored, new
-
-    async def _create(self, evaluation: Evaluation, fingerprint: str, audit: AuditRecord) -> tuple[Evaluation, bool]:
+        gate, _, _ = encode_evaluation(evaluation)
         deployment = evaluation.deployment
-        async with self._database.write() as connection:
+        row = {
+            "id": evaluation.id,
+            "service": deployment.service,
+            "environment": deployment.environment,
+            "identifier": evaluation.gate.identifier,
+            "deployed_version": deployment.version,
+            "commit_id": deployment.commit,
+            "actor": deployment.actor,
+            "dry_run": evaluation.gate.dry_run,
+            "create_us": micros(evaluation.create_time),
+            "request_id": evaluation.request_id,
+            "fingerprint": fingerprint,
+            "ensure_key": evaluation.ensure_key,
+            "expire_us": optional_micros(evaluation.expire_time),
+            "gate": gate,
+            "series_complete": evaluation.series_complete,
+            "watches_monitors": any(isinstance(rule.check, MonitorCheck) for rule in evaluation.gate.rules),
+            "fence": 0,
+            "inputs": 0,
+            "behind_us": 0,
+            **columns_of(evaluation),
+        }
+
+        async def store(connection: AsyncConnection) -> tuple[Evaluation, bool]:
             earlier = await self._earlier(connection, evaluation, fingerprint)
             if earlier is not None:
                 return earlier, False
-            gate, _, _ = encode_evaluation(evaluation)
-            await connection.execute(
-                sa.insert(schema.evaluations).values(
-                    id=evaluation.id,
-                    service=deployment.service,
-                    environment=deployment.environment,
-                    identifier=evaluation.gate.identifier,
-                    deployed_version=deployment.version,
-                    commit_id=deployment.commit,
-                    actor=deployment.actor,
-                    dry_run=evaluation.gate.dry_run,
-                    create_us=micros(evaluation.create_time),
-                    request_id=evaluation.request_id,
-                    fingerprint=fingerprint,
-                    ensure_key=evaluation.ensure_key,
-                    expire_us=optional_micros(evaluation.expire_time),
-                    gate=gate,
-                    series_complete=evaluation.series_complete,
-                    watches_monitors=any(isinstance(rule.check, MonitorCheck) for rule in evaluation.gate.rules),
-                    due_us=None if evaluation.finished else self._database.now,
-                    fence=0,
-                    inputs=0,
-                    behind_us=0,
-                    **columns_of(evaluation),
-                )
-            )
+            due = None if evaluation.finished else self._database.now
+            await connection.execute(sa.insert(schema.evaluations).values(due_us=due, **row))
             await write_audit(connection, audit)
-        return evaluation, True
+            return evaluation, True
+
+        def committed(answer: tuple[Evaluation, bool]) -> None:
+            if answer[1]:
+                self.due()
+
+        try:
+            return await self._database.write_together(store, committed)
+        except IntegrityError:
+            # Another replica took the request id between our look and our write: now it is there to be found.
+            return await self._database.write_together(store, committed)
 
     async def _earlier(
         self, connection: AsyncConnection, evaluation: Evaluation, fingerprint: str
@@ -336,16 +360,17 @@ class SqlEvaluations:
         """See `EvaluationRepository.append_blocks`."""
         # Compressed before the transaction: it need not be held for that.
         encoded = [(sequence, *encode_block(block)) for sequence, block in blocks]
-        async with self._database.write() as connection:
+
+        async def append(connection: AsyncConnection) -> BlockReceipt:
             query = sa.select(_e.state, _e.series_complete).where(_e.id == evaluation_id).with_for_update()
             row = (await connection.execute(query)).first()
             if row is None:
                 raise _missing(evaluation_id)
-            counts = sa.select(
-                sa.func.coalesce(sa.func.max(_b.position), 0),
-                sa.func.coalesce(sa.func.max(_b.sequence).filter(_b.writer == writer), 0),
-            ).where(_b.evaluation_id == evaluation_id)
-            position, taken_before = (await connection.execute(counts)).one()
+            own = sa.select(sa.func.max(_b.position)).where(_b.evaluation_id == evaluation_id)
+            mine = sa.select(sa.func.max(_b.sequence)).where(_b.evaluation_id == evaluation_id, _b.writer == writer)
+            # Two numbers from the ends of two indexes, however many blocks there are.
+            counts = sa.select(own.scalar_subquery(), mine.scalar_subquery())
+            position, taken_before = (one or 0 for one in (await connection.execute(counts)).one())
             finished = row.state in (EvaluationState.SUCCEEDED, EvaluationState.CANCELLED)
             completes = complete and not row.series_complete
             repeated = all(0 < sequence <= taken_before for sequence, _, _ in encoded)
@@ -355,34 +380,23 @@ class SqlEvaluations:
                     f"evaluation {evaluation_id} is over; it takes no more series",
                     {"evaluation_id": evaluation_id},
                 )
-            last = taken_before
-            rows = []
-            for sequence, header, data in encoded:
-                number = sequence or last + 1
-                if number <= last:
-                    continue
-                if number != last + 1:
-                    raise PreconditionError(
-                        "SEQUENCE_GAP",
-                        f"block {number} of writer {writer!r} came after block {last}; "
-                        f"nothing of this call was taken, go on with {taken_before + 1}",
-                        {"expected_sequence": str(taken_before + 1), "sequence": str(number)},
-                    )
-                last, position = number, position + 1
-                rows.append(
+            new = _unseen(encoded, taken_before, writer)
+            last = new[-1][0] if new else taken_before
+            if not new and not completes:
+                return BlockReceipt(acknowledged_sequence=last, taken=0)
+            if new:
+                rows = [
                     {
                         "evaluation_id": evaluation_id,
-                        "position": position,
+                        "position": position + k,
                         "writer": writer,
                         "sequence": number,
                         "receive_us": micros(now),
                         "header": header,
                         "data": data,
                     }
-                )
-            if not rows and not completes:
-                return BlockReceipt(acknowledged_sequence=last, taken=0)
-            if rows:
+                    for k, (number, header, data) in enumerate(new, 1)
+                ]
                 await connection.execute(sa.insert(schema.evaluation_blocks), rows)
             await connection.execute(
                 sa.update(schema.evaluations)
@@ -393,8 +407,9 @@ class SqlEvaluations:
                     series_complete=complete or row.series_complete,
                 )
             )
-        self.due()
-        return BlockReceipt(acknowledged_sequence=last, taken=len(rows))
+            return BlockReceipt(acknowledged_sequence=last, taken=len(new))
+
+        return await self._database.write_together(append, lambda _: self.due())
 
     async def blocks(
         self, evaluation_id: str, *, after_position: int = 0, limit: int | None = None

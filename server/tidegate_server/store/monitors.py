@@ -88,15 +88,20 @@ class SqlMonitors:
         if not states:
             return PushReceipt(0, 0, 0)
         ids = sorted({state.monitor_id for state in states})
-        async with self._database.write() as connection:
+
+        async def store(connection: AsyncConnection) -> PushReceipt:
             batch = _Batch(connection, self._database, now)
             await batch.load(ids)
             for state in states:
                 await batch.take(state)
             await batch.write()
-        if batch.unchanged < len(states):
-            self.changed()
-        return PushReceipt(len(states), batch.unchanged, batch.out_of_order)
+            return PushReceipt(len(states), batch.unchanged, batch.out_of_order)
+
+        def committed(receipt: PushReceipt) -> None:
+            if receipt.unchanged < receipt.accepted:
+                self.changed()
+
+        return await self._database.write_together(store, committed)
 
     async def list(self, *, alive_after: float | None = None) -> Sequence[Monitor]:
         """See `MonitorRepository.list`."""

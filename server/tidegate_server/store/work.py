@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidegate_server.gates.model import Evaluation
 from tidegate_server.store import schema
@@ -100,32 +101,36 @@ class SqlWork:
         Raises:
             UnavailableError: if the store cannot be reached.
         """
-        due = (
-            sa.select(_e.id)
-            .where(self._claimable())
-            .order_by(_e.due_us)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            .cte("due")
-        )
-        now = self._database.now
-        statement = (
-            sa.update(schema.evaluations)
-            .where(_e.id.in_(sa.select(due.c.id)))
-            .values(lease_owner=owner, lease_us=now + self.lease_us, fence=_e.fence + 1)
-            .returning(
-                _e.id,
-                _e.fence,
-                _e.version,
-                _e.inputs,
-                _e.series_complete,
-                _e.tick_us,
-                _e.behind_us,
-                now.label("now_us"),
+
+        async def take(connection: AsyncConnection) -> Sequence[sa.Row[Any]]:
+            # The clock is read here, not when the claim was asked for: it may have waited for its turn.
+            now = self._database.now
+            due = (
+                sa.select(_e.id)
+                .where(self._claimable())
+                .order_by(_e.due_us)
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+                .cte("due")
             )
-        )
-        async with self._database.write() as connection:
-            rows = (await connection.execute(statement)).all()
+            statement = (
+                sa.update(schema.evaluations)
+                .where(_e.id.in_(sa.select(due.c.id)))
+                .values(lease_owner=owner, lease_us=now + self.lease_us, fence=_e.fence + 1)
+                .returning(
+                    _e.id,
+                    _e.fence,
+                    _e.version,
+                    _e.inputs,
+                    _e.series_complete,
+                    _e.tick_us,
+                    _e.behind_us,
+                    now.label("now_us"),
+                )
+            )
+            return (await connection.execute(statement)).all()
+
+        rows = await self._database.write_together(take)
         return [
             Claim(
                 evaluation_id=row.id,
@@ -166,7 +171,8 @@ class SqlWork:
         by_id = {tick.claim.evaluation_id: tick for tick in ticks}
         changed = [tick for tick in ticks if tick.evaluation.version != tick.claim.version]
         written = {tick.claim.evaluation_id: columns_of(tick.evaluation) for tick in changed}
-        async with self._database.write() as connection:
+
+        async def write(connection: AsyncConnection) -> frozenset[str]:
             # What is locked here stays as it is until the end of the transaction.
             found = await connection.execute(_held([tick.claim for tick in ticks], due=True))
             stored = frozenset(found.scalars())
@@ -176,9 +182,13 @@ class SqlWork:
                 ]
                 if rows:
                     await connection.execute(self._update(rows[0]), rows)
-        for key in stored:
-            self._feed.tell(key, by_id[key].evaluation.version)
-        return stored
+            return stored
+
+        def committed(stored: frozenset[str]) -> None:
+            for key in stored:
+                self._feed.tell(key, by_id[key].evaluation.version)
+
+        return await self._database.write_together(write, committed)
 
     def _row(self, tick: Tick) -> dict[str, Any]:
         return {
