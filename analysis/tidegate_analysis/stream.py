@@ -32,6 +32,7 @@ from tidegate_analysis.watches.scanning import ScanWatch
 
 Floats = NDArray[np.float64]
 STATE_VERSION = 2
+_TOTALS = ("ex", "ey")
 # Reasons that forbid PASS whatever the numbers say.
 FORBIDDING = ("tail_in_doubt", "bad_values", "canary_silent", "stale")
 
@@ -507,6 +508,18 @@ class Stream:
         return out
 
     # What outlives a process.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without totals that no metric has: all NaN, they would be half of the points."""
+        arms = {name: None if name in _TOTALS and np.isnan(v).all() else v for name, v in self._arms.items()}
+        return {**self.__dict__, "_arms": arms}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Put the missing totals back."""
+        self.__dict__.update(state)
+        self._arms = {
+            name: np.full(state["_arms"]["y"].shape, np.nan) if v is None else v for name, v in state["_arms"].items()
+        }
 
     def state(self) -> bytes:
         """Everything there is, as bytes; equal streams give equal bytes."""

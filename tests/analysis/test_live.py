@@ -273,3 +273,22 @@ def test_skewed_clocks_give_the_same_columns_whichever_arm_comes_first(skew: flo
     assert found[0].n_canary.tolist() == found[1].n_canary.tolist()
     np.testing.assert_array_equal(found[0].p_value, found[1].p_value)
     assert {note.code for note in found[0].quality[0]} == {"clock_skew"}
+
+
+def test_totals_that_no_metric_has_take_no_room_in_the_state():
+    specs = SPECS[:1]
+    blocks = [
+        replace(block, values=np.asarray(block.values)[:1], exposure=None, metrics=(specs[0].name,))
+        for block in _blocks()
+    ]
+    live = ta.LiveEvaluation(specs, design="concurrent", warm_up=0.0)
+    for block in blocks[:-2]:
+        live.add(block)
+    live.judge()
+    again = ta.LiveEvaluation.restore(live.state())
+    one_array = live._stream._arms["y"].nbytes
+    assert len(pickle.dumps(live._stream.__dict__)) - len(pickle.dumps(live._stream)) > 1.5 * one_array
+    for block in blocks[-2:]:
+        live.add(block)
+        again.add(block)
+    assert same_bytes(again.judge().result, live.judge().result)
