@@ -61,6 +61,23 @@ _FIELDS: Mapping[str, Field] = {
     "end_time": time_field(_e.end_us),
 }
 
+# Made once: to make a statement takes longer than to run it.
+_KEY: sa.BindParameter[str] = sa.bindparam("key")
+_INSERT_BLOCKS = sa.insert(schema.evaluation_blocks)
+_FOR_APPEND = sa.select(_e.state, _e.series_complete).where(_e.id == _KEY).with_for_update()
+# Two numbers from the ends of two indexes, however many blocks there are.
+_COUNTS = sa.select(
+    sa.select(sa.func.max(_b.position)).where(_b.evaluation_id == _KEY).scalar_subquery(),
+    sa.select(sa.func.max(_b.sequence))
+    .where(_b.evaluation_id == _KEY, _b.writer == sa.bindparam("by"))
+    .scalar_subquery(),
+)
+_BLOCKS = (
+    sa.select(_b.position, _b.writer, _b.sequence, _b.receive_us, _b.header, _b.data)
+    .where(_b.evaluation_id == _KEY, _b.position > sa.bindparam("after"))
+    .order_by(_b.position)
+)
+
 STORED = (_e.gate, _e.body, _e.results, _e.series_complete)
 
 
@@ -225,7 +242,7 @@ class SqlEvaluations:
             if earlier is not None:
                 return earlier, False
             due = None if evaluation.finished else self._database.now
-            await connection.execute(sa.insert(schema.evaluations).values(due_us=due, **row))
+            await connection.execute(sa.insert(schema.evaluations).values(due_us=due), row)
             await write_audit(connection, audit)
             return evaluation, True
 
@@ -362,15 +379,11 @@ class SqlEvaluations:
         encoded = [(sequence, *encode_block(block)) for sequence, block in blocks]
 
         async def append(connection: AsyncConnection) -> BlockReceipt:
-            query = sa.select(_e.state, _e.series_complete).where(_e.id == evaluation_id).with_for_update()
-            row = (await connection.execute(query)).first()
+            row = (await connection.execute(_FOR_APPEND, {"key": evaluation_id})).first()
             if row is None:
                 raise _missing(evaluation_id)
-            own = sa.select(sa.func.max(_b.position)).where(_b.evaluation_id == evaluation_id)
-            mine = sa.select(sa.func.max(_b.sequence)).where(_b.evaluation_id == evaluation_id, _b.writer == writer)
-            # Two numbers from the ends of two indexes, however many blocks there are.
-            counts = sa.select(own.scalar_subquery(), mine.scalar_subquery())
-            position, taken_before = (one or 0 for one in (await connection.execute(counts)).one())
+            counts = (await connection.execute(_COUNTS, {"key": evaluation_id, "by": writer})).one()
+            position, taken_before = (one or 0 for one in counts)
             finished = row.state in (EvaluationState.SUCCEEDED, EvaluationState.CANCELLED)
             completes = complete and not row.series_complete
             repeated = all(0 < sequence <= taken_before for sequence, _, _ in encoded)
@@ -397,7 +410,7 @@ class SqlEvaluations:
                     }
                     for k, (number, header, data) in enumerate(new, 1)
                 ]
-                await connection.execute(sa.insert(schema.evaluation_blocks), rows)
+                await connection.execute(_INSERT_BLOCKS, rows)
             await connection.execute(
                 sa.update(schema.evaluations)
                 .where(_e.id == evaluation_id)
@@ -415,14 +428,9 @@ class SqlEvaluations:
         self, evaluation_id: str, *, after_position: int = 0, limit: int | None = None
     ) -> Sequence[StoredBlock]:
         """See `EvaluationRepository.blocks`."""
-        query = (
-            sa.select(_b.position, _b.writer, _b.sequence, _b.receive_us, _b.header, _b.data)
-            .where(_b.evaluation_id == evaluation_id, _b.position > after_position)
-            .order_by(_b.position)
-            .limit(limit)
-        )
+        query = _BLOCKS if limit is None else _BLOCKS.limit(limit)
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+            rows = (await connection.execute(query, {"key": evaluation_id, "after": after_position})).all()
         return [
             StoredBlock(
                 position=row.position,
