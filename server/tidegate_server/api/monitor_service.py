@@ -24,7 +24,7 @@ from tidegate_server.gates.names import parse_simple, simple_name
 from tidegate_server.gates.ports import AuditRecord, MonitorRepository, PushReceipt
 from tidegate_server.gates.validate import check_query
 from tidegate_server.interceptors import Context
-from tidegate_server.monitors.query import parse, select
+from tidegate_server.monitors.query import parse
 
 MAX_STATES = 10_000
 DEFAULT_HISTORY = 86400.0
@@ -79,16 +79,13 @@ class MonitorServicer(monitor_service_pb2_grpc.MonitorServiceServicer):
         bound = ("monitors", request.query)
         after = read_token(request.page_token, *bound)
         size = page_size(request.page_size)
-        found = select(parse(query), await self._monitors.list())
-        found.sort(key=lambda match: match.monitor.id)
-        page = [match for match in found if match.monitor.id > after][: size + 1]
-        more = len(page) > size
+        found = await self._monitors.search(parse(query), after=after, size=size)
         return monitor_service_pb2.ListMonitorsResponse(
             monitors=[
-                encode_monitor(match.monitor, match.groups if match.monitor.groups else ()) for match in page[:size]
+                encode_monitor(match.monitor, match.groups if match.monitor.groups else ()) for match in found.matches
             ],
-            next_page_token=write_token(page[size - 1].monitor.id if more else "", *bound),
-            total_size=len(found),
+            next_page_token=write_token(found.next_after, *bound),
+            total_size=found.total,
         )
 
     async def GetMonitor(  # noqa: N802

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from tidegate_server.gates.filters import Expression
 from tidegate_server.gates.model import Evaluation, Gate, GateKey
 from tidegate_server.monitors.model import Downtime, Monitor, MonitorHistory, StatePush
+from tidegate_server.monitors.query import Match, Query
 
 if TYPE_CHECKING:
     from tidegate_analysis.batch import Block
@@ -201,6 +202,18 @@ class PushReceipt:
     out_of_order: int
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A page of the monitors that a query finds, by id, each with the groups that it selects.
+
+    ``next_after`` is the id to go on after, empty on the last page; ``total`` is how many the query finds in all.
+    """
+
+    matches: tuple[Match, ...]
+    next_after: str
+    total: int
+
+
 class MonitorRepository(Protocol):
     """Monitors, their groups, states over time and downtimes."""
 
@@ -216,6 +229,10 @@ class MonitorRepository(Protocol):
     async def list(self, *, alive_after: float | None = None) -> Sequence[Monitor]:
         """Return all monitors with their present groups; with ``alive_after`` also those deleted since
         then."""
+        ...
+
+    async def search(self, query: Query, *, after: str, size: int) -> Search:
+        """Return at most ``size`` living monitors that a query finds, those whose ids come after ``after``."""
         ...
 
     async def get(self, monitor_id: str) -> Monitor:

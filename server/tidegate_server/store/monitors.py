@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidegate_server.gates.errors import AlreadyExistsError, NotFoundError
 from tidegate_server.gates.model import MonitorState, StateSpan
-from tidegate_server.gates.ports import AuditRecord, PushReceipt
+from tidegate_server.gates.ports import AuditRecord, PushReceipt, Search
 from tidegate_server.monitors.model import Downtime, Monitor, MonitorGroup, MonitorHistory, StatePush
+from tidegate_server.monitors.query import Query, select
 from tidegate_server.store import schema
 from tidegate_server.store.audit import write_audit
 from tidegate_server.store.codec import (
@@ -32,6 +33,7 @@ from tidegate_server.store.codec import (
     write_texts,
 )
 from tidegate_server.store.database import Database
+from tidegate_server.store.monitor_search import search
 
 _m = schema.monitors.c
 _g = schema.monitor_groups.c
@@ -110,6 +112,17 @@ class SqlMonitors:
             alive = sa.or_(alive, _m.delete_us > micros(alive_after))
         async with self._database.read() as connection:
             return await _read_monitors(connection, alive)
+
+    async def search(self, query: Query, *, after: str, size: int) -> Search:
+        """See `MonitorRepository.search`."""
+        async with self._database.read() as connection:
+            place = await search(connection, query, after, size, is_sqlite=self._database.is_sqlite)
+            monitors: list[Monitor] = []
+            for at in range(0, len(place.ids), _CHUNK):
+                part = place.ids[at : at + _CHUNK]
+                monitors += await _read_monitors(connection, sa.and_(_m.id.in_(part), _m.delete_us.is_(None)))
+        last = place.ids[-1] if place.more else ""
+        return Search(tuple(select(query, monitors)), last, place.total)
 
     async def get(self, monitor_id: str) -> Monitor:
         """See `MonitorRepository.get`. A deleted monitor is not found."""
