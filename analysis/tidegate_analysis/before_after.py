@@ -15,7 +15,7 @@ from tidegate_analysis.compare import check_step
 from tidegate_analysis.decide import ROUNDING, Policy, policy_of, tail_p
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence, placebo, scan
-from tidegate_analysis.prepare import Prepared, as_points, level, notes_for, to_scale
+from tidegate_analysis.prepare import Prepared, as_points, check_exposure, level, notes_for, to_scale
 from tidegate_analysis.rates import as_levels, increments, ratios, told_rows
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, specs_for
@@ -108,8 +108,8 @@ def before_after(
         touched = np.asarray(exclude, dtype=bool)
         if touched.shape != (x.shape[1],):
             raise ValueError(f"exclude: must have the shape ({x.shape[1]},), not {touched.shape}")
-    tx = _totals("before_exposure", before_exposure, x)
-    ty = _totals("after_exposure", after_exposure, y)
+    tx = check_exposure("before_exposure", before_exposure, x)
+    ty = check_exposure("after_exposure", after_exposure, y)
     x, y = ratios(x, tx), ratios(y, ty)
     exposed = told_rows(tx, len(specs))
     resolved, derived, margin = resolve_all(specs, x, y, exposed)
@@ -191,15 +191,6 @@ def _assembled(
             unusual_scale=found.scale,
         )
     )
-
-
-def _totals(name: str, values: ArrayLike | None, arm: Floats) -> Floats | None:
-    if values is None:
-        return None
-    out = as_points(name, values)
-    if out.shape != arm.shape:
-        raise ValueError(f"{name}: shape {out.shape} does not fit the points' {arm.shape}")
-    return out
 
 
 def stretch(

@@ -299,11 +299,6 @@ class Stream:
         room[:, taken:upto] = block
         self._arms[name] = room[:, :upto]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs: neither spare room nor answers that can be had again."""
-        arms = {name: np.ascontiguousarray(values) for name, values in self._arms.items()}
-        return {**self.__dict__, "_arms": arms, "_room": {}, "_found": None, "_judged": None}
-
     def _apart(self, name: str, block: Floats) -> Floats:
         """Turn totals of counters into increases, going on from the last scrape that was taken."""
         counter = self._counters
@@ -510,9 +505,9 @@ class Stream:
     # What outlives a process.
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle without totals that no metric has: all NaN, they would be half of the points."""
+        """Pickle without spare room, what can be computed again, and totals that no metric has (half of the points)."""
         arms = {name: None if name in _TOTALS and np.isnan(v).all() else v for name, v in self._arms.items()}
-        return {**self.__dict__, "_arms": arms}
+        return {**self.__dict__, "_arms": arms, "_room": {}, "_found": None, "_judged": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Put the missing totals back."""

@@ -17,6 +17,7 @@ from tidegate_analysis.watches import (
     bounds,
     half_width,
     looks_at,
+    raise_maxima,
     scores,
     spread_over,
 )
@@ -103,7 +104,7 @@ class ScanWatch:
             found = self._two_arms(policy, alone, y)
             share = np.sqrt(t / self.horizon)
             up, down, estimate = spread_over(alone, *scores(found.estimate, found.errors), found.estimate)
-            self._raise(policy, alone, up[:, None] * share, down[:, None] * share, estimate[:, None])
+            raise_maxima(run, policy, alone, up[:, None] * share, down[:, None] * share, estimate[:, None])
         ending = np.flatnonzero(plan.last == t // size)
         if t % size or alone.all() or not len(ending):
             return
@@ -113,17 +114,7 @@ class ScanWatch:
         scale = a["scale"][:, ending]
         with np.errstate(invalid="ignore", divide="ignore"):
             z = np.nan_to_num(change / np.where(scale > 0, scale, np.nan))
-        self._raise(policy, ~alone, z, -z, np.nan_to_num(change))
-
-    def _raise(self, policy: Policy, rows: Bools, up: Floats, down: Floats, change: Floats) -> None:
-        """Raise running maxima by several windows, (series, windows) each."""
-        run = self.run
-        better = np.where(policy.sign == 0, policy.better, policy.worse)[:, None]
-        for name, heights, beyond in (("up", up, change > policy.worse[:, None]), ("down", down, -change > better)):
-            run[name] = np.where(rows, np.maximum(run[name], heights.max(axis=1)), run[name])
-            shown = np.where(beyond, heights, 0.0).max(axis=1)
-            kept = run[f"beyond_{name}"]
-            run[f"beyond_{name}"] = np.where(rows, np.maximum(kept, shown), kept)
+        raise_maxima(run, policy, ~alone, z, -z, np.nan_to_num(change))
 
     def _p(self, policy: Policy, up: Floats, down: Floats) -> Floats:
         p_up, p_down = (self._one_way(h, self.learnt[f"largest_{w}"]) for h, w in ((up, "up"), (down, "down")))
