@@ -51,7 +51,7 @@ class Config:
     max_series:
         Series (metrics times arms times instances) of a request or an evaluation.
     max_points:
-        Points of a request or an evaluation, over all its series.
+        Points of a request or an evaluation, over all its series and all its writes.
     max_open_streams:
         ``StreamEvaluation`` calls at the same time.
     max_concurrent_analyses:

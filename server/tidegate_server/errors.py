@@ -116,10 +116,10 @@ def invalid(violations: Sequence[Violation], *, reason: str = "INVALID_REQUEST")
 
 def over_limit(limit: str, allowed: float, got: float | None, advice: str) -> RequestError:
     """Return the refusal of something above a limit: its name, its value, what came, and what to do."""
-    seen = "" if got is None else f"{got:g} is over "
-    metadata = {"limit": limit, "value": f"{allowed:g}"}
+    seen = "" if got is None else f"{got:.12g} is over "
+    metadata = {"limit": limit, "value": f"{allowed:.12g}"}
     if got is not None:
-        metadata["got"] = f"{got:g}"
+        metadata["got"] = f"{got:.12g}"
     message = f"{seen}the limit {limit} = {allowed:.12g}; {advice}"
     return RequestError(Code.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED", message, metadata=metadata)
 

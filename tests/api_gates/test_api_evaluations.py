@@ -641,6 +641,29 @@ def test_more_points_than_a_server_takes_are_refused(serving):
         own.close()
 
 
+def test_points_are_counted_over_all_writes_of_an_evaluation(serving):
+    with serving.server(max_points=100) as server:
+        own = Calls(server.target)
+        made = start(own, "shop")
+        at = time.time() - 700
+
+        def write(sequence: int, columns: int) -> wire.WriteSeriesResponse:
+            blocks = arms(at + 10 * sequence, columns=columns)
+            for k, block in enumerate(blocks):
+                block.sequence = 2 * sequence + k + 1
+            return own.evaluations.WriteSeries(wire.WriteSeriesRequest(name=made.name, blocks=blocks))
+
+        assert write(0, 30).blocks_taken == 2
+        found = refused(lambda: write(1, 30))
+        assert found.code == "RESOURCE_EXHAUSTED"
+        assert found.metadata == {"limit": "max_points", "value": "100", "got": "120"}
+        assert "the evaluation has 60 points, 40 more may come" in found.message
+        assert write(0, 30).blocks_taken == 0, "what was taken before is no new point"
+        assert write(1, 20).blocks_taken == 2
+        assert refused(lambda: write(2, 1)).metadata["got"] == "102"
+        own.close()
+
+
 def test_a_request_of_too_many_blocks_is_refused(calls):
     made = start(calls, fresh())
     request = wire.WriteSeriesRequest(name=made.name, blocks=arms(time.time() - 700, columns=1) * 501)

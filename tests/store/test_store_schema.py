@@ -9,9 +9,11 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from store_factories import AUDIT, T0, block, evaluation
 from tidegate_server.gates.errors import PreconditionError
 from tidegate_server.gates.ports import AuditRecord
 from tidegate_server.store import Database, Store, migrate, schema
+from tidegate_server.store.codec import count_points
 from tidegate_server.store.database import parse_url
 
 
@@ -96,3 +98,26 @@ def test_the_audit_log_only_grows(run, statement):
 
     with pytest.raises(sa.exc.DBAPIError, match="append-only"):
         run(tamper())
+
+
+def test_points_of_evaluations_of_before_are_counted(sqlite_file: Path):
+    async def go():
+        store = Store(str(sqlite_file))
+        await store.migrate()
+        made = evaluation()
+        await store.evaluations.create(made, "f", AUDIT)
+        blocks = list(enumerate([block(k) for k in range(3)], 1))
+        await store.evaluations.append_blocks(made.id, "w", blocks, complete=False, now=T0)
+        read = sa.select(schema.evaluations.c.points)
+        async with store.database.read() as connection:
+            points = (await connection.execute(read)).scalar_one()
+        assert points == sum(count_points(one) for _, one in blocks) > 0
+        async with store.database.write() as connection:
+            await connection.execute(sa.text("ALTER TABLE evaluations DROP COLUMN points"))
+            await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+        await store.migrate()
+        async with store.database.read() as connection:
+            assert (await connection.execute(read)).scalar_one() == points
+        await store.close()
+
+    asyncio.run(go())

@@ -75,7 +75,7 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
     clock:
         Wall time in seconds since the epoch.
     max_points:
-        Most points of one WriteSeries.
+        Most points of one evaluation, over all its writes.
     """
 
     def __init__(
@@ -285,7 +285,12 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         first = await self._evaluations.blocks(found.id, limit=1)
         blocks = _read_blocks(request, found, first[0].block.step if first else None, now)
         receipt = await self._evaluations.append_blocks(
-            found.id, request.writer, blocks, complete=request.complete, now=now
+            found.id,
+            request.writer,
+            blocks,
+            complete=request.complete,
+            now=now,
+            max_points=self._max_points,
         )
         return wire.WriteSeriesResponse(acknowledged_sequence=receipt.acknowledged_sequence, blocks_taken=receipt.taken)
 

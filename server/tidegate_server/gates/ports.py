@@ -161,6 +161,7 @@ class EvaluationRepository(Protocol):
         *,
         complete: bool,
         now: float,
+        max_points: int | None = None,
     ) -> BlockReceipt:
         """Append blocks, and make the evaluation due at once.
 
@@ -168,7 +169,8 @@ class EvaluationRepository(Protocol):
         skipped (a retry), a gap raises PreconditionError("SEQUENCE_GAP", ...), 0 means "number it for me".
         ``complete`` sets ``series_complete`` in the same transaction.
         PreconditionError("EVALUATION_FINISHED", ...) when it is finished, except for a retry of blocks that
-        were all taken before.
+        were all taken before. ``max_points`` limits the points of the evaluation over all its writes: blocks that
+        go beyond it are refused with RESOURCE_EXHAUSTED, all of this call.
         """
         ...
 

@@ -144,6 +144,12 @@ def encode_block(block: Block) -> tuple[str, bytes]:
     return json.dumps(header, separators=(",", ":")), pack(arrays)
 
 
+def count_points(block: Block) -> int:
+    """How many numbers a block has: values, exposure and counts of histograms, missing ones too."""
+    counts = [np.size(pair[1]) for pair in (block.histograms or {}).values()]
+    return int(np.size(block.values) + (0 if block.exposure is None else np.size(block.exposure)) + sum(counts))
+
+
 def decode_block(header_text: str, data: bytes) -> Block:
     """The block that `encode_block` wrote.
 

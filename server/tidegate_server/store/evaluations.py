@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tidegate_server.errors import over_limit
 from tidegate_server.gates.errors import DomainError, NotFoundError, PreconditionError, RequestReusedError
 from tidegate_server.gates.model import Evaluation, EvaluationState, MonitorCheck
 from tidegate_server.gates.ports import AuditRecord, BlockReceipt, ListQuery, Page, StoredBlock
 from tidegate_server.store import schema
 from tidegate_server.store.audit import write_audit
 from tidegate_server.store.codec import (
+    count_points,
     decode_block,
     decode_evaluation,
     encode_block,
@@ -64,7 +66,7 @@ _FIELDS: Mapping[str, Field] = {
 # Made once: to make a statement takes longer than to run it.
 _KEY: sa.BindParameter[str] = sa.bindparam("key")
 _INSERT_BLOCKS = sa.insert(schema.evaluation_blocks)
-_FOR_APPEND = sa.select(_e.state, _e.series_complete).where(_e.id == _KEY).with_for_update()
+_FOR_APPEND = sa.select(_e.state, _e.series_complete, _e.points).where(_e.id == _KEY).with_for_update()
 # Two numbers from the ends of two indexes, however many blocks there are.
 _COUNTS = sa.select(
     sa.select(sa.func.max(_b.position)).where(_b.evaluation_id == _KEY).scalar_subquery(),
@@ -110,16 +112,25 @@ def _missing(evaluation_id: str) -> NotFoundError:
     )
 
 
-def _unseen(encoded: Sequence[tuple[int, str, bytes]], taken: int, writer: str) -> list[tuple[int, str, bytes]]:
+class _Encoded(NamedTuple):
+    """A block as it is stored; a sequence of 0 is still to be numbered."""
+
+    sequence: int
+    points: int
+    header: str
+    data: bytes
+
+
+def _unseen(encoded: Sequence[_Encoded], taken: int, writer: str) -> list[_Encoded]:
     """The blocks that follow the last one taken of this writer, numbered.
 
     Raises:
         PreconditionError: if one is missing between them.
     """
-    new: list[tuple[int, str, bytes]] = []
+    new: list[_Encoded] = []
     last = taken
-    for sequence, header, data in encoded:
-        number = sequence or last + 1
+    for one in encoded:
+        number = one.sequence or last + 1
         if number <= last:
             continue
         if number != last + 1:
@@ -130,7 +141,7 @@ def _unseen(encoded: Sequence[tuple[int, str, bytes]], taken: int, writer: str) 
                 {"expected_sequence": str(taken + 1), "sequence": str(number)},
             )
         last = number
-        new.append((number, header, data))
+        new.append(one._replace(sequence=number))
     return new
 
 
@@ -373,10 +384,11 @@ class SqlEvaluations:
         *,
         complete: bool,
         now: float,
+        max_points: int | None = None,
     ) -> BlockReceipt:
         """See `EvaluationRepository.append_blocks`."""
         # Compressed before the transaction: it need not be held for that.
-        encoded = [(sequence, *encode_block(block)) for sequence, block in blocks]
+        encoded = [_Encoded(sequence, count_points(block), *encode_block(block)) for sequence, block in blocks]
 
         async def append(connection: AsyncConnection) -> BlockReceipt:
             row = (await connection.execute(_FOR_APPEND, {"key": evaluation_id})).first()
@@ -386,7 +398,7 @@ class SqlEvaluations:
             position, taken_before = (one or 0 for one in counts)
             finished = row.state in (EvaluationState.SUCCEEDED, EvaluationState.CANCELLED)
             completes = complete and not row.series_complete
-            repeated = all(0 < sequence <= taken_before for sequence, _, _ in encoded)
+            repeated = all(0 < one.sequence <= taken_before for one in encoded)
             if finished and (completes or not repeated):
                 raise PreconditionError(
                     "EVALUATION_FINISHED",
@@ -394,21 +406,26 @@ class SqlEvaluations:
                     {"evaluation_id": evaluation_id},
                 )
             new = _unseen(encoded, taken_before, writer)
-            last = new[-1][0] if new else taken_before
+            last = new[-1].sequence if new else taken_before
             if not new and not completes:
                 return BlockReceipt(acknowledged_sequence=last, taken=0)
+            points = row.points + sum(one.points for one in new)
+            if new and max_points is not None and points > max_points:
+                room = max(0, max_points - row.points)
+                advice = f"the evaluation has {row.points} points, {room} more may come; write a coarser series"
+                raise over_limit("max_points", max_points, points, advice)
             if new:
                 rows = [
                     {
                         "evaluation_id": evaluation_id,
                         "position": position + k,
                         "writer": writer,
-                        "sequence": number,
+                        "sequence": one.sequence,
                         "receive_us": micros(now),
-                        "header": header,
-                        "data": data,
+                        "header": one.header,
+                        "data": one.data,
                     }
-                    for k, (number, header, data) in enumerate(new, 1)
+                    for k, one in enumerate(new, 1)
                 ]
                 await connection.execute(_INSERT_BLOCKS, rows)
             await connection.execute(
@@ -416,6 +433,7 @@ class SqlEvaluations:
                 .where(_e.id == evaluation_id)
                 .values(
                     inputs=_e.inputs + 1,
+                    points=points,
                     due_us=self._database.now,
                     series_complete=complete or row.series_complete,
                 )

@@ -100,6 +100,8 @@ evaluations = sa.Table(
     sa.Column("fence", sa.BigInteger, nullable=False),
     # Grows with every write of series: a tick that has not seen the newest leaves the evaluation due.
     sa.Column("inputs", sa.BigInteger, nullable=False),
+    # Numbers in all its blocks: a server takes so many and no more.
+    sa.Column("points", sa.BigInteger, nullable=False, server_default="0"),
     # The store's clock at the last tick, and how far the evaluation's own time stands behind it.
     sa.Column("tick_us", _Micros),
     sa.Column("behind_us", sa.BigInteger, nullable=False),
