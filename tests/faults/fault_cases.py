@@ -6,10 +6,12 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
 import tidegate_analysis as ta
+from replica import make_engine
 from tidegate_server.gates.evaluation import begin
 from tidegate_server.gates.model import (
     Deployment,
@@ -137,6 +139,22 @@ class Cases:
                 assert left > 0, f"evaluation of case {index} was lost: {evaluation}"
                 await self.store.feed.wait(evaluation_id, evaluation.version, left)
         return found
+
+
+async def answers_undisturbed(path: Path, count: int, watch_seconds: float) -> dict[int, Evaluation]:
+    """What cases come to on a store of their own when nothing disturbs them."""
+    store = Store(str(path))
+    await store.migrate()
+    engine = make_engine(store)
+    running = asyncio.create_task(engine.run())
+    cases = Cases(store, count, watch_seconds)
+    await cases.start()
+    await cases.feed(0.0)
+    found = await cases.ended(60)
+    engine.stop()
+    await running
+    await store.close()
+    return found
 
 
 def same_answers(found: dict[int, Evaluation], undisturbed: dict[int, Evaluation]) -> None:

@@ -7,26 +7,11 @@ import random
 import uuid
 
 import pytest
-from fault_cases import Cases, judged_once, leased, same_answers, watch_judgements
-from replica import Replica, make_engine
+from fault_cases import Cases, answers_undisturbed, judged_once, leased, same_answers, watch_judgements
+from replica import Replica
 from tidegate_server.store import Store
 
 LEASE = 1.0
-
-
-async def _undisturbed(path, count: int, watch_seconds: float):
-    store = Store(str(path))
-    await store.migrate()
-    engine = make_engine(store)
-    running = asyncio.create_task(engine.run())
-    cases = Cases(store, count, watch_seconds)
-    await cases.start()
-    await cases.feed(0.0)
-    found = await cases.ended(60)
-    engine.stop()
-    await running
-    await store.close()
-    return found
 
 
 async def _at_work(store: Store, replicas: list[Replica]) -> list[Replica]:
@@ -70,7 +55,7 @@ async def _disturbed(url: str, count: int, kills: int, watch_seconds: float, see
 
 
 def _kill(server, tmp_path, *, count: int, kills: int, watch_seconds: float, seed: int) -> None:
-    expected = asyncio.run(_undisturbed(tmp_path / "undisturbed.db", count, min(watch_seconds, 2.0)))
+    expected = asyncio.run(answers_undisturbed(tmp_path / "undisturbed.db", count, min(watch_seconds, 2.0)))
     url = server.create_database(f"k{uuid.uuid4().hex}")
     found, struck = asyncio.run(_disturbed(url, count, kills, watch_seconds, seed))
     same_answers(found, expected)

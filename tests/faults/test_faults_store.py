@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from fault_cases import Cases, judged_once, same_answers, watch_judgements
+from fault_cases import Cases, answers_undisturbed, judged_once, same_answers, watch_judgements
 from replica import make_engine
 from tidegate_server.errors import Code
 from tidegate_server.gates.errors import LimitError, UnavailableError
@@ -77,21 +77,8 @@ async def _through(store: Store, disturb, expected):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    async def go():
-        store = Store(str(tmp_path_factory.mktemp("undisturbed") / "tidegate.db"))
-        await store.migrate()
-        engine = make_engine(store)
-        running = asyncio.create_task(engine.run())
-        cases = Cases(store, COUNT, WATCH_SECONDS)
-        await cases.start()
-        await cases.feed(0.0)
-        found = await cases.ended(60)
-        engine.stop()
-        await running
-        await store.close()
-        return found
-
-    return asyncio.run(go())
+    path = tmp_path_factory.mktemp("undisturbed") / "tidegate.db"
+    return asyncio.run(answers_undisturbed(path, COUNT, WATCH_SECONDS))
 
 
 @pytest.mark.postgres
