@@ -253,3 +253,20 @@ def test_one_transaction_takes_so_many_and_closing_waits_for_the_rest(sqlite):
         assert await asyncio.gather(*tasks) == [f"{k:03}" for k in range(count)]
 
     sqlite(test)
+
+
+def test_a_large_write_is_not_joined_by_others(sqlite):
+    async def test(store, commits):
+        database = store.database
+        calls = [
+            database.write_together(put("a")),
+            database.write_together(put("b"), weight=10 * together.MOST),
+            database.write_together(put("c")),
+            database.write_together(put("d")),
+        ]
+        tasks = await queued(database, *calls)
+        commits.clear()
+        assert await asyncio.gather(*tasks) == ["a", "b", "c", "d"]
+        assert len(commits) == 3
+
+    sqlite(test)

@@ -265,7 +265,11 @@ class Database:
                     yield connection
 
     async def write_together(
-        self, work: Callable[[AsyncConnection], Awaitable[T]], committed: Callable[[T], None] | None = None
+        self,
+        work: Callable[[AsyncConnection], Awaitable[T]],
+        committed: Callable[[T], None] | None = None,
+        *,
+        weight: int = 1,
     ) -> T:
         """Runs `work` in a transaction that writes, and answers once it is committed.
 
@@ -278,7 +282,7 @@ class Database:
             Exception: whatever `work` raised; nothing that it wrote is stored then.
         """
         if self.is_sqlite:
-            return await self._queue.run(lambda connection: _translating(work, connection), committed)
+            return await self._queue.run(lambda connection: _translating(work, connection), committed, weight=weight)
         async with self.write() as connection:
             answer = await work(connection)
         if committed is not None:

@@ -440,7 +440,7 @@ class SqlEvaluations:
             )
             return BlockReceipt(acknowledged_sequence=last, taken=len(new))
 
-        return await self._database.write_together(append, lambda _: self.due())
+        return await self._database.write_together(append, lambda _: self.due(), weight=len(encoded) or 1)
 
     async def blocks(
         self, evaluation_id: str, *, after_position: int = 0, limit: int | None = None

@@ -103,7 +103,7 @@ class SqlMonitors:
             if receipt.unchanged < receipt.accepted:
                 self.changed()
 
-        return await self._database.write_together(store, committed)
+        return await self._database.write_together(store, committed, weight=len(states))
 
     async def list(self, *, alive_after: float | None = None) -> Sequence[Monitor]:
         """See `MonitorRepository.list`."""

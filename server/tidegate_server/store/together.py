@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 T = TypeVar("T")
 
 MOST = 64
-"""Members of one transaction: others that write wait for its end."""
+"""Weight of the members of one transaction, as small writes: others that write wait for its end."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +30,7 @@ class _Member:
     work: Callable[[AsyncConnection], Awaitable[Any]]
     committed: Callable[[Any], None] | None
     future: asyncio.Future[Any]
+    weight: int = 1
     answer: Any = None
 
     def fail(self, error: BaseException) -> None:
@@ -68,7 +69,11 @@ class WriteQueue:
         self._writer: asyncio.Task[None] | None = None
 
     async def run(
-        self, work: Callable[[AsyncConnection], Awaitable[T]], committed: Callable[[T], None] | None = None
+        self,
+        work: Callable[[AsyncConnection], Awaitable[T]],
+        committed: Callable[[T], None] | None = None,
+        *,
+        weight: int = 1,
     ) -> T:
         """Run `work` in a transaction with others, and return its answer once that is committed.
 
@@ -81,6 +86,9 @@ class WriteQueue:
             not wait for another write.
         committed:
             Called with the answer right after the commit, even when the caller was cancelled.
+        weight:
+            How large it is, in small writes. A large one is not joined by others, which would hold the store, and
+            whoever else writes to it, for the time of them all.
 
         Raises
         ------
@@ -89,7 +97,7 @@ class WriteQueue:
             it is stored then.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Member(work, committed, future))
+        self._waiting.append(_Member(work, committed, future, weight))
         if self._writer is None or self._writer.done():
             # In no caller's context: what it logs belongs to many.
             self._writer = asyncio.get_running_loop().create_task(
@@ -131,12 +139,15 @@ class WriteQueue:
         _UndoneError
             When a member's error undid the others too; that member has been told.
         """
-        ran = 0
-        while self._waiting and ran < MOST:
+        weight = 0
+        while self._waiting:
             member = self._waiting.popleft()
             if member.future.done():
                 continue  # cancelled before its turn
-            ran += 1
+            if weight and weight + member.weight > MOST:
+                self._waiting.appendleft(member)
+                return
+            weight += member.weight
             # Named before it runs: should this task be ended, its caller must hear of it.
             group.append(member)
             try:

@@ -188,7 +188,7 @@ class SqlWork:
             for key in stored:
                 self._feed.tell(key, by_id[key].evaluation.version)
 
-        return await self._database.write_together(write, committed)
+        return await self._database.write_together(write, committed, weight=len(ticks))
 
     def _row(self, tick: Tick) -> dict[str, Any]:
         return {
