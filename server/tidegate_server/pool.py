@@ -114,17 +114,20 @@ class AnalysisPool:
         slot.waiting += 1
         try:
             await slot.turns.acquire()
-            executor, pid = slot.executor, slot.pid
+            executor = slot.executor
             try:
                 return await self._submit(slot, function, args, kwargs)
             except BrokenProcessPool:
-                await self._replace(slot, executor, pid)
+                await self._replace(slot, executor)
                 raise WorkerLostError("the analysis process died") from None
             except TimeoutError:
+                if slot.executor is not executor:
+                    raise WorkerLostError("the analysis process died") from None
+                pid = slot.pid
                 log.error("worker took too long", pid=pid, seconds=self.timeout_seconds)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                await self._replace(slot, executor, pid)
+                await self._replace(slot, executor)
                 raise WorkerLostError("the analysis took too long", timed_out=True) from None
         finally:
             slot.waiting -= 1
@@ -158,19 +161,24 @@ class AnalysisPool:
             raise BrokenProcessPool
         return future.result()
 
-    async def _replace(self, slot: _Slot, dead: ProcessPoolExecutor, pid: int) -> None:
+    async def _replace(self, slot: _Slot, dead: ProcessPoolExecutor) -> None:
         """Put a fresh process in the place of a dead one, once, however many noticed."""
         if slot.executor is not dead or self._closed:
             return
-        slot.executor = self._executor()
+        fresh = slot.executor = self._executor()
         dead.shutdown(wait=False)
         with _environment(dict.fromkeys(_ONE_THREAD, "1")), _no_main_module():
-            first = slot.executor.submit(_warm)
-        try:
-            slot.pid = await asyncio.wrap_future(first)
-        except BrokenProcessPool:
-            return  # whoever runs something next finds it dead, and replaces it
-        log.warning("worker replaced", died=pid, pid=slot.pid)
+            first = fresh.submit(_warm)
+
+        def told(_: object) -> None:
+            # The process dies before it tells: whoever runs something next finds it dead, and replaces it.
+            if not first.cancelled() and first.exception() is None and slot.executor is fresh:
+                died, slot.pid = slot.pid, first.result()
+                log.warning("worker replaced", died=died, pid=slot.pid)
+
+        # A caller may give up meanwhile. Its cancelling must reach neither the new process nor who it is.
+        first.add_done_callback(told)
+        await asyncio.wait({asyncio.shield(asyncio.wrap_future(first))})
 
     def close(self) -> None:
         """End the processes; what is under way is given up."""

@@ -71,6 +71,28 @@ def test_a_worker_uses_one_thread_for_algebra(serving: Serving, pool: AnalysisPo
     assert "OPENBLAS_NUM_THREADS" in serving.run(pool.run(environment))
 
 
+def test_a_caller_that_gives_up_while_a_worker_is_replaced_leaves_its_pid_known(
+    serving: Serving, own_pool: AnalysisPool
+) -> None:
+    async def go() -> int:
+        (dead,) = own_pool.pids
+        slot = own_pool._slots[0]
+        executor = slot.executor
+        os.kill(dead, signal.SIGKILL)
+        caller = asyncio.ensure_future(own_pool.run(os.getpid))
+        async with asyncio.timeout(60):
+            while True:
+                if slot.executor is not executor:
+                    break
+                await asyncio.sleep(0)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        return await own_pool.run(os.getpid)
+
+    assert serving.run(go()) == own_pool.pids[0]
+
+
 def test_a_killed_worker_is_told_and_replaced(serving: Serving, pool: AnalysisPool) -> None:
     key = "somebody"
     victim = serving.run(pool.run(os.getpid, key=key))
