@@ -173,7 +173,7 @@ class Database:
         url: str,
         *,
         clock: Callable[[], int] = host_clock,
-        now_sql: str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+        now_sql: str = "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)",
         pool_size: int = 8,
     ) -> None:
         """Connect to nothing yet."""

@@ -87,12 +87,39 @@ class SqlWork:
         self.lease_us = lease_us
         self.longest_wait_us = longest_wait_us
 
-    def _claimable(self) -> sa.ColumnElement[bool]:
+    def _claim(self, owner: str, limit: int, *, past: bool) -> sa.Update:
+        """Claims what was due before now, or what is due later than anything could be that was set by this clock.
+
+        Each is one end of the index by due time, however many evaluations wait in between.
+        """
+        # The clock is read here, not when the claim was asked for: it may have waited for its turn.
         now = self._database.now
-        return sa.and_(
-            _e.due_us.is_not(None),
-            sa.or_(_e.due_us <= now, _e.due_us > now + self.longest_wait_us),
-            sa.or_(_e.lease_us.is_(None), _e.lease_us <= now, _e.lease_us > now + self.lease_us),
+        due = (
+            sa.select(_e.id)
+            .where(
+                _e.due_us.is_not(None),
+                _e.due_us <= now if past else _e.due_us > now + self.longest_wait_us,
+                sa.or_(_e.lease_us.is_(None), _e.lease_us <= now, _e.lease_us > now + self.lease_us),
+            )
+            .order_by(_e.due_us)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("due")
+        )
+        return (
+            sa.update(schema.evaluations)
+            .where(_e.id.in_(sa.select(due.c.id)))
+            .values(lease_owner=owner, lease_us=now + self.lease_us, fence=_e.fence + 1)
+            .returning(
+                _e.id,
+                _e.fence,
+                _e.version,
+                _e.inputs,
+                _e.series_complete,
+                _e.tick_us,
+                _e.behind_us,
+                now.label("now_us"),
+            )
         )
 
     async def claim(self, owner: str, limit: int) -> Sequence[Claim]:
@@ -102,33 +129,12 @@ class SqlWork:
             UnavailableError: if the store cannot be reached.
         """
 
-        async def take(connection: AsyncConnection) -> Sequence[sa.Row[Any]]:
-            # The clock is read here, not when the claim was asked for: it may have waited for its turn.
-            now = self._database.now
-            due = (
-                sa.select(_e.id)
-                .where(self._claimable())
-                .order_by(_e.due_us)
-                .limit(limit)
-                .with_for_update(skip_locked=True)
-                .cte("due")
-            )
-            statement = (
-                sa.update(schema.evaluations)
-                .where(_e.id.in_(sa.select(due.c.id)))
-                .values(lease_owner=owner, lease_us=now + self.lease_us, fence=_e.fence + 1)
-                .returning(
-                    _e.id,
-                    _e.fence,
-                    _e.version,
-                    _e.inputs,
-                    _e.series_complete,
-                    _e.tick_us,
-                    _e.behind_us,
-                    now.label("now_us"),
-                )
-            )
-            return (await connection.execute(statement)).all()
+        async def take(connection: AsyncConnection) -> list[Any]:
+            rows: list[Any] = []
+            for past in (True, False):
+                if len(rows) < limit:
+                    rows += (await connection.execute(self._claim(owner, limit - len(rows), past=past))).all()
+            return rows
 
         rows = await self._database.write_together(take)
         return [
@@ -264,10 +270,13 @@ class SqlWork:
         waits)."""
         free = sa.case((_e.lease_us > _e.due_us, _e.lease_us), else_=_e.due_us)
         now = self._database.now
-        query = sa.select(now.label("now_us"), sa.func.min(free).label("due_us")).where(_e.due_us.is_not(None))
+        waiting = sa.select(sa.func.min(free)).where(_e.due_us.is_not(None), _e.due_us <= now)
+        # Whatever is leased was due; should the clock have gone back since, asking once more does no harm.
+        later = sa.select(sa.func.min(_e.due_us)).where(_e.due_us.is_not(None), _e.due_us > now)
+        query = sa.select(now.label("now_us"), waiting.scalar_subquery(), later.scalar_subquery())
         async with self._database.read() as connection:
-            row = (await connection.execute(query)).one()
-        return row.now_us, row.due_us
+            now_us, *found = (await connection.execute(query)).one()
+        return now_us, min((one for one in found if one is not None), default=None)
 
     async def count(self) -> int:
         """How many evaluations are not through."""
