@@ -1183,6 +1183,10 @@ REASONS = {
         "alone at 2 %, they are not found among 100, where p must fall below about .0005. Leaving known "
         "incidents out of the past finds more, and in these gates it also halted more healthy ones."
     ),
+    "iid with history: power": (
+        "A fifth of alpha belongs to the tail, the spread comes from 28 windows and not from knowledge, and the mean "
+        "is trimmed: together about 10 points where power rises steepest. The trials' own noise is 1.5 points."
+    ),
     "simulated gates of 100: one metric x1.5": (
         "The faulty metric may be any, also one whose noise is 30 % or drifts by 10 % in an hour. A test that "
         "knows the true spread of every metric's mean, which nobody does, is in the table of the gates: what it "
