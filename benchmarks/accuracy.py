@@ -768,6 +768,21 @@ def kayenta_gate(baseline: Array, canary: Array, looks: Iterable[int]) -> tuple[
     return by_score, by_any
 
 
+def peers_of_gate(baseline: Array, canary: Array, usual: Array) -> dict[str, bool]:
+    """Return which peers end a gate of two arms side by side, each at the looks that it takes."""
+    score, any_high = kayenta_gate(baseline, canary, (20, 40, 60))
+    stops = range(5, POINTS + 1, 5)
+    return {
+        "Kayenta, 3 looks, score at most 75": score,
+        "Kayenta, 3 looks, any metric High": any_high,
+        "Mann-Whitney .02, one look, any metric": bool((peers.mann_whitney_p(baseline, canary) <= ALPHA).any()),
+        "Argo mean > 1.1x, every 5 scrapes": any(
+            peers.argo_ratio_fails(baseline[:, :n], canary[:, :n]).any() for n in stops
+        ),
+        "Flagger 5 checks": bool(peers.flagger_fails(canary, 1.25 * usual).any()),
+    }
+
+
 def true_spreads(drawn: simulate.Gates) -> Array:
     """Return the standard deviation of each metric's difference of mean logs, from every window of its structure."""
     past = np.log(drawn.history)
@@ -819,16 +834,8 @@ def simulated_gates(part: int, count: int, horizon: int | None) -> dict[str, lis
             keep(f"The mean over its true spread, one look, 5 % / {GATE_METRICS}, the right metric|{state}", ideal[bad])
             alone = ta.judge(ta.compare(base, arm, spec=specs))
             keep(f"Tidegate, one look, no history|{state}", alone.verdict == ta.Verdict.FAIL)
-            score, any_high = kayenta_gate(base, arm, (20, 40, 60))
-            keep(f"Kayenta, 3 looks, score at most 75|{state}", score)
-            keep(f"Kayenta, 3 looks, any metric High|{state}", any_high)
-            keep(
-                f"Mann-Whitney .02, one look, any metric|{state}",
-                (peers.mann_whitney_p(base, arm) <= ALPHA).any(),
-            )
-            ratio = any(peers.argo_ratio_fails(base[:, :n], arm[:, :n]).any() for n in range(5, POINTS + 1, 5))
-            keep(f"Argo mean > 1.1x, every 5 scrapes|{state}", ratio)
-            keep(f"Flagger 5 checks|{state}", peers.flagger_fails(arm, 1.25 * usual).any())
+            for name, halted in peers_of_gate(base, arm, usual).items():
+                keep(f"{name}|{state}", halted)
     return out
 
 
@@ -928,16 +935,8 @@ def paired_gates(path: str, part: int, count: int) -> dict[str, list[bool]]:
             keep(f"Tidegate, one look|{state}", once.verdict == ta.Verdict.FAIL)
             keep(f"Tidegate, one look, the right metric|{state}", once.verdicts[bad] == ta.Verdict.FAIL)
             up, old = (peers.reflect(v, usual, chosen.down) for v in (arm, base))
-            score, any_high = kayenta_gate(old, up, (20, 40, 60))
-            keep(f"Kayenta, 3 looks, score at most 75|{state}", score)
-            keep(f"Kayenta, 3 looks, any metric High|{state}", any_high)
-            keep(
-                f"Mann-Whitney .02, one look, any metric|{state}",
-                (peers.mann_whitney_p(old, up) <= ALPHA).any(),
-            )
-            ratio = any(peers.argo_ratio_fails(old[:, :n], up[:, :n]).any() for n in range(5, POINTS + 1, 5))
-            keep(f"Argo mean > 1.1x, every 5 scrapes|{state}", ratio)
-            keep(f"Flagger 5 checks|{state}", peers.flagger_fails(up, 1.25 * usual).any())
+            for name, halted in peers_of_gate(old, up, usual).items():
+                keep(f"{name}|{state}", halted)
     return out
 
 
