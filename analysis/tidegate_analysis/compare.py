@@ -231,8 +231,7 @@ def _judged(
         d = gy - gx
         mx, my = gx, gy
         contrast = contrasts.paired(d, past_t)
-    whole = not (np.isnan(mx).any() or np.isnan(my).any())
-    heard = _all_heard(len(mx)) if whole else tails.presence(mx, my)
+    heard = tails.presence(mx, my)
     frozen = stale(my)
     tail, tail_down = _tails(mx, my, policy.sign, ready, by_scrape=gx.ndim == 2)
     pairs = (~np.isnan(d)).sum(axis=1)
@@ -310,12 +309,6 @@ def _tails(
     p[rows] = np.minimum(2.0 * np.fmin(up.p_value[rows], down.p_value), 1.0)
     change[rows] = np.where(lower[rows], down.change, up.change[rows])
     return tails.Tail(p, change), lower
-
-
-def _all_heard(S: int) -> tails.Presence:
-    """What :func:`~tidegate_analysis.tail.presence` says where both arms answered every scrape."""
-    none = np.zeros(S, dtype=np.int64)
-    return tails.Presence(none, none, np.ones(S), np.zeros(S, dtype=bool))
 
 
 class Ready(NamedTuple):

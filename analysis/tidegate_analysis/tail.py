@@ -174,6 +174,10 @@ def presence(x: Floats, y: Floats) -> Presence:
         Shape (series, points), NaN = no answer.
     """
     there_x, there_y = ~np.isnan(x), ~np.isnan(y)
+    if there_x.all() and there_y.all():
+        # Every scrape was answered, as most are: there is nothing to ask.
+        none = np.zeros(len(x), dtype=np.int64)
+        return Presence(none, none, np.ones(len(x)), np.zeros(len(x), dtype=bool))
     lost = there_x & ~there_y
     gained = there_y & ~there_x
     n10, n01 = lost.sum(axis=1), gained.sum(axis=1)
