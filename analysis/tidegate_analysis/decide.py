@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from tidegate_analysis.contrast import Contrast
+from tidegate_analysis.kernels.shared import same_for_all
 from tidegate_analysis.spec import MetricSpec, Verdict
 
 Floats = NDArray[np.float64]
@@ -56,7 +57,7 @@ def tail_p(t: Floats, df: Floats) -> Floats:
 
 def quantile_t(p: Floats, df: Floats) -> Floats:
     """Upper quantile of Student's t."""
-    if p.size > 1 and p.shape == df.shape and bool((p == p[0]).all()) and bool((df == df[0]).all()):
+    if same_for_all(p, df):
         # Series of one length share their degrees of freedom; the inverse is what costs.
         return np.full(p.shape, -special.stdtrit(df[0], p[0]))
     return np.asarray(-special.stdtrit(df, p))

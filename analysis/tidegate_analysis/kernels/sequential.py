@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from tidegate_analysis.kernels.shared import same_for_all
+
 Floats = NDArray[np.float64]
 BETS = np.array([0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.95])
 RANK_WINDOW = 240
@@ -29,7 +31,7 @@ def reflection_p(largest: Floats, df: Floats) -> Floats:
 def boundary(alpha: Floats, df: Floats) -> Floats:
     """Height that a watch reaches with probability ``alpha``: the upper ``alpha / 2`` quantile of t."""
     # Series mostly share both; the inverse is what costs.
-    if alpha.size > 1 and alpha.shape == df.shape and bool((alpha == alpha[0]).all()) and bool((df == df[0]).all()):
+    if same_for_all(alpha, df):
         return np.full(alpha.shape, boundary(alpha[:1], df[:1])[0])
     finite = np.isfinite(df)
     return np.asarray(
@@ -52,7 +54,7 @@ def normal_mixture_log_e(z: Floats, n: Floats, tuned_for: float = 60.0) -> Float
 
 def normal_mixture_bound(alpha: Floats, n: Floats) -> Floats:
     """Z statistic at which :func:`normal_mixture_log_e` reaches ``1 / alpha`` after n points, by bisection."""
-    if len(n) > 1 and bool((alpha == alpha[0]).all()) and bool((n == n[0]).all()):
+    if same_for_all(alpha, n):
         return np.full(len(n), normal_mixture_bound(alpha[:1], n[:1])[0])
     low, high = np.zeros(len(n)), np.full(len(n), 60.0)
     goal = np.log(1.0 / alpha)
