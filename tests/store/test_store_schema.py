@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from store_factories import AUDIT, T0, block, evaluation
-from tidegate_server.gates.errors import PreconditionError
+from tidegate_server.gates.errors import PreconditionError, UnavailableError
 from tidegate_server.gates.ports import AuditRecord
-from tidegate_server.store import Database, Store, migrate, schema
+from tidegate_server.store import Database, Store, migrate, schema, sqlite_driver
 from tidegate_server.store.codec import count_points
 from tidegate_server.store.database import parse_url
 
@@ -121,3 +123,48 @@ def test_points_of_evaluations_of_before_are_counted(sqlite_file: Path):
         await store.close()
 
     asyncio.run(go())
+
+
+def test_a_connection_waits_for_one_that_holds_a_file_which_is_not_in_wal_mode_yet(tmp_path: Path, monkeypatch):
+    file = tmp_path / "new.db"
+    holder = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+    holder.execute("CREATE TABLE other (x)")
+    holder.execute("BEGIN IMMEDIATE")
+    pauses = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            holder.execute("COMMIT")
+
+    monkeypatch.setattr(sqlite_driver, "sleep", pause)
+
+    async def mode():
+        database = Database(str(file))
+        async with database.read() as connection:
+            found = (await connection.execute(sa.text("PRAGMA journal_mode"))).scalar_one()
+        await database.close()
+        return found
+
+    assert asyncio.run(mode()) == "wal"
+    assert len(pauses) == 3
+    holder.close()
+
+
+def test_a_file_that_stays_locked_is_told_as_a_store_that_is_away(tmp_path: Path, monkeypatch):
+    file = tmp_path / "new.db"
+    holder = sqlite3.connect(file, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(sqlite_driver, "sleep", lambda _: None)
+    monkeypatch.setattr(sqlite_driver, "monotonic", itertools.count().__next__)
+
+    async def look():
+        database = Database(str(file))
+        try:
+            await database.read_clock()
+        finally:
+            await database.close()
+
+    with pytest.raises(UnavailableError, match="locked"):
+        asyncio.run(look())
+    holder.close()

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -193,7 +193,6 @@ class Database:
                 pool_size=pool_size,
                 max_overflow=0,
             )
-            sa.event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
         else:
             self.engine = create_async_engine(
@@ -316,24 +315,6 @@ def _probe(file: Path) -> None:
         raise ValueError(f"store_url: {file} cannot be used: {error.strerror}") from None
     except sqlite3.Error as error:
         raise ValueError(f"store_url: {file} cannot be used: {error}") from None
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    """Makes a fresh SQLite connection safe: WAL, foreign keys, and transactions begun by us, not by the
-    driver."""
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    try:
-        cursor.execute("PRAGMA journal_mode = WAL")
-        # FULL, not NORMAL: what was acknowledged must outlive a power cut, not only a killed process.
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
-        cursor.close()
-    except BaseException:
-        # The pool does not know this connection yet, and its thread would outlive it.
-        connection.close()
-        raise
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

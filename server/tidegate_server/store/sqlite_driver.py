@@ -7,15 +7,18 @@ here all four are done in one trip. Results are read whole, as SQLAlchemy does w
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Self
 
 import aiosqlite
 
 Row = tuple[Any, ...]
 _CHUNK = 64
+_WAL_PAUSE_SECONDS = 0.02
 
 
 class _Cursor:
@@ -62,6 +65,23 @@ class _Cursor:
 class Connection(aiosqlite.Connection):
     """A connection whose cursors do everything in one trip to its thread."""
 
+    _stopped: asyncio.Future[None] | None = None
+
+    def stop(self) -> asyncio.Future[None] | None:
+        """Tell the thread to end, and remember when it did."""
+        self._stopped = super().stop()
+        return self._stopped
+
+    async def _connect(self) -> Self:
+        """Open the file; if that fails, the thread is gone before its user hears of it."""
+        try:
+            await super()._connect()
+        except Exception:
+            if self._stopped is not None:
+                await self._stopped
+            raise
+        return self
+
     async def run(self, function: Callable[..., None], *arguments: Any) -> None:
         """Run a function in this connection's thread."""
         await self._execute(function, *arguments)  # type: ignore[no-untyped-call]
@@ -74,16 +94,27 @@ class Connection(aiosqlite.Connection):
 def connector(file: Path, busy_seconds: float) -> Callable[[], Connection]:
     """Return what makes connections to a file; to be awaited, as those of ``aiosqlite.connect``.
 
+    Each is in WAL mode, checks foreign keys, and leaves it to its user to begin transactions.
+
     Parameters
     ----------
     file:
         The database.
     busy_seconds:
-        How long a statement waits for another process' lock.
+        How long a statement waits for another connection's lock.
     """
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(file, timeout=busy_seconds)
+        connection = sqlite3.connect(file, timeout=busy_seconds, isolation_level=None)
+        try:
+            _enter_wal(connection, busy_seconds)
+            # FULL, not NORMAL: what was acknowledged must outlive a power cut, not only a killed process.
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def make() -> Connection:
         made = Connection(connect, _CHUNK)
@@ -92,3 +123,21 @@ def connector(file: Path, busy_seconds: float) -> Callable[[], Connection]:
         return made
 
     return make
+
+
+def _enter_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    """Switch a file to WAL, waiting for others that are at it; in the connection's own thread.
+
+    The switch turns a read lock into the exclusive one. SQLite answers BUSY to such an upgrade at once, whatever
+    its timeout is, when another connection is in the middle of the same or of its first write.
+    """
+    deadline = monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                raise
+            sleep(_WAL_PAUSE_SECONDS)
+        else:
+            return
