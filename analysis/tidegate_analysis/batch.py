@@ -10,18 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate_analysis.room import widened
 from tidegate_analysis.spec import MetricSpec, QualityNote
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
-Scalar = TypeVar("Scalar", bound=np.generic)
 Arm = Literal["baseline", "canary"]
 Phase = Literal["pre", "post"]
 ARMS: tuple[Arm, Arm] = ("baseline", "canary")
@@ -100,23 +100,11 @@ class _Track:
         left = max(self.first - low, 0)
         right = max(high - (self.first + self.values.shape[1]), 0)
         if left or right:
-            self.values = self._widened("values", self.values, left, right)
-            self.seen = self._widened("seen", self.seen, left, right)
+            self.values = widened(self.room, "values", self.values, left, right)
+            self.seen = widened(self.room, "seen", self.seen, left, right)
             if self.exposure is not None:
-                self.exposure = self._widened("exposure", self.exposure, left, right)
+                self.exposure = widened(self.room, "exposure", self.exposure, left, right)
             self.first -= left
-
-    def _widened(self, name: str, kept: NDArray[Scalar], left: int, right: int) -> NDArray[Scalar]:
-        """Return an array with more columns, missing in them. Room to the right doubles: n blocks cost n, not n^2."""
-        width = kept.shape[-1]
-        upto = left + width + right
-        room = self.room.get(name)
-        if left or room is None or room.shape[-1] < upto:
-            nothing = False if kept.dtype == bool else np.nan
-            room = np.full((*kept.shape[:-1], max(upto, 2 * width)), nothing, kept.dtype)
-            room[..., left : left + width] = kept
-            self.room[name] = room
-        return room[..., :upto]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs, without the spare room."""

@@ -23,6 +23,7 @@ from tidegate_analysis.kernels.counters import increases
 from tidegate_analysis.prepare import as_points, to_scale
 from tidegate_analysis.rates import as_levels, increments, ratios, told_rows
 from tidegate_analysis.result import Result, concatenate
+from tidegate_analysis.room import widened
 from tidegate_analysis.spec import Design, MetricSpec, Verdict
 from tidegate_analysis.tail import CENTRE_WEIGHT, TAIL_WEIGHT
 from tidegate_analysis.watches import FIRST_LOOK, Seen
@@ -282,22 +283,11 @@ class Stream:
         }
         taken = self.scrapes
         for name, block in new.items():
-            self._append(name, block)
+            self._arms[name] = widened(self._room, name, self._arms[name], 0, room)
+            self._arms[name][:, taken:] = block
         self._found = self._judged = None
         for t in range(taken + 1, taken + room + 1):
             self._step(t)
-
-    def _append(self, name: str, block: Floats) -> None:
-        """Put columns behind those of an arm. Room doubles, so that n scrapes cost n and not its square."""
-        kept = self._arms[name]
-        taken, upto = kept.shape[1], kept.shape[1] + block.shape[1]
-        room = self._room.get(name)
-        if room is None or room.shape[1] < upto:
-            room = np.empty((len(kept), max(upto, 2 * taken)))
-            room[:, :taken] = kept
-            self._room[name] = room
-        room[:, taken:upto] = block
-        self._arms[name] = room[:, :upto]
 
     def _apart(self, name: str, block: Floats) -> Floats:
         """Turn totals of counters into increases, going on from the last scrape that was taken."""

@@ -9,7 +9,7 @@ import tidegate_analysis as ta
 from tidegate_server.gates.model import Finding, GroupFinding, Onset, Seen, Verdict
 
 # Metrics that are INCONCLUSIVE for one of these reasons need more points. Any other reason says that
-# something is odd, # and no policy for "too little data" may wave it through.
+# something is odd, and no policy for "too little data" may wave it through.
 TOO_LITTLE = frozenset({"not_enough_evidence", "too_few_points", "no_overlap", "no_baseline", "no_data"})
 
 
