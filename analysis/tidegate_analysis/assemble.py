@@ -12,13 +12,11 @@ from tidegate_analysis.decide import Decided, Policy, decide, to_effect
 from tidegate_analysis.kernels import changepoint, placebo
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, QualityNote, Verdict
-from tidegate_analysis.tail import CENTRE_WEIGHT, TAIL_WEIGHT, Tail
+from tidegate_analysis.tail import CENTRE_WEIGHT, TAIL_DOUBT, TAIL_WEIGHT, Tail
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-# A tail this suspicious is not shown to be harmless, whatever the centre says.
-TAIL_DOUBT = 0.05
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,7 @@ def _assembled(
             policy=policy,
             contrast=found.contrast._replace(method=method),
             tail=found.tail,
+            tail_down=found.tail_down,
             d=gy,
             d_level=found.level,
             pairs=np.minimum((~np.isnan(gy)).sum(axis=1), (~np.isnan(gx)).sum(axis=1)),
@@ -212,15 +213,17 @@ def stretch(
     near = gx[:, -max(gy.shape[1], 30) :]
     contrast = contrasts.two_arms(near, gy, none, ("before-after-trim.v1",) * 3)
     unknown = np.full(len(specs), np.nan)
-    found = Found(contrast, tails.not_asked(len(specs)), unknown, unknown, unknown, dependence.trimmed_mean(near))
+    no_tail = (tails.not_asked(len(specs)), np.zeros(len(specs), dtype=bool))
+    found = Found(contrast, *no_tail, unknown, unknown, unknown, dependence.trimmed_mean(near))
     return _assembled((recent, after, gx, gy), prepared, specs, derived, policy, found, contrast.method, step)
 
 
 class Found(NamedTuple):
-    """What a scan found: the contrast of the whole stretch, and the most unusual window."""
+    """What a scan found: the contrast of the whole stretch, its tail, and the most unusual window."""
 
     contrast: contrasts.Contrast
     tail: tails.Tail
+    tail_down: NDArray[np.bool_]
     p_value: Floats
     change: Floats
     scale: Floats
@@ -303,7 +306,7 @@ def scanned(
     return Found(
         joined,
         tail,
-        *(np.concatenate([getattr(p, f) for p in parts]) for f in ("p_value", "change", "scale", "level")),
+        *(np.concatenate([getattr(p, f) for p in parts]) for f in ("tail_down", "p_value", "change", "scale", "level")),
     )
 
 
@@ -326,7 +329,7 @@ def _scan_portion(
             np.zeros((S, 0)),
             np.full(S, "before-after.v1"),
         )
-        return Found(nothing, tails.Tail(unknown, unknown), unknown, unknown, unknown, np.zeros(S))
+        return Found(nothing, tails.not_asked(S), np.zeros(S, dtype=bool), unknown, unknown, unknown, np.zeros(S))
     size, windows = plan.size, plan.windows
     points = gy.shape[1]
     usable = windows.blocks * size
@@ -391,13 +394,14 @@ def _scan_portion(
             "before-after-trim.v1",
         ),
     )
-    tail = _tail(gx, gy, sign, points, use)
+    tail, tail_down = _tails(gx, gy, sign, points, use)
     with np.errstate(invalid="ignore"):
         base = scan.window_means(joined, moment - plan.back, moment)[:, 0]
     level_before = np.where(use, base + stick.centre[:, whole], dependence.trimmed_mean(recent))
     return Found(
         contrast,
         tail,
+        tail_down,
         np.where(use, p_scan, np.nan),
         np.where(use, now[rows, best], np.nan),
         np.where(use, stick.scale[rows, best], np.nan),
@@ -405,23 +409,36 @@ def _scan_portion(
     )
 
 
+def _tails(
+    gx: Floats, gy: Floats, sign: Floats, points: int, use: NDArray[np.bool_]
+) -> tuple[tails.Tail, NDArray[np.bool_]]:
+    """Ask for the tail that is worse, or for both; and say of which series the lower one answers although both are."""
+    up = _tail(gx, gy, sign, points, use)
+    rows = np.flatnonzero(sign == 0)
+    if not len(rows):
+        return up, np.zeros(len(sign), dtype=bool)
+    return tails.of_both(up, _tail(gx[rows], gy[rows], np.full(len(rows), -1.0), points, use[rows]), rows)
+
+
 def _tail(gx: Floats, gy: Floats, sign: Floats, points: int, use: NDArray[np.bool_]) -> tails.Tail:
     """Worst twentieth of the stretch, its distance from the centre, ranked among the same of past stretches.
 
-    The past is cut into stretches that overlap by half. The larger of the rank and Student's tail counts: the
-    distance of the worst points is skewed, and a t of it alone calls too many healthy stretches unusual.
+    The centre is that of the stretch or of the one before it, whichever is higher. The past is cut into stretches that
+    overlap by half. The larger of the rank and Student's tail counts: the distance of the worst points is skewed, and
+    a t of it alone calls too many healthy stretches unusual.
     """
     S = len(gx)
-    nothing = tails.Tail(np.full(S, np.nan), np.full(S, np.nan))
     if not points or gx.shape[1] < points:
-        return nothing
+        return tails.not_asked(S)
     half = max(points // 2, 1)
     starts = np.arange(gx.shape[1] - points, -1, -half)
     if len(starts) < 2 * tails.MIN_WINDOWS:
         return tails.tail_contrast(gx[:, gx.shape[1] - points :], gy, sign)
     flip = np.where(sign < 0, -1.0, 1.0)[:, None]
-    shapes = tails.shape_of(np.lib.stride_tricks.sliding_window_view(gx * flip, points, axis=1)[:, starts])
-    present = tails.shape_of(gy * flip)
+    own = tails.shape_of(np.lib.stride_tricks.sliding_window_view(gx * flip, points, axis=1)[:, starts])
+    # Two stretches on lies the one that ends where a stretch begins.
+    shapes = tails.from_higher(own, np.pad(own.centre[:, 2:], ((0, 0), (0, 2)), constant_values=np.nan))
+    present = tails.from_higher(tails.shape_of(gy * flip), own.centre[:, 0])
     k = (~np.isnan(shapes.spread)).sum(axis=1)
     spread = placebo.median_of_sorted(np.sort(shapes.spread, axis=1), k.astype(np.float64))
     reach = tails.reach(shapes, np.broadcast_to(spread[:, None], shapes.centre.shape))

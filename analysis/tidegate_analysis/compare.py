@@ -294,21 +294,14 @@ def _judged(
 def _tails(
     x: Floats, y: Floats, sign: Floats, ready: Ready, *, by_scrape: bool
 ) -> tuple[tails.Tail, NDArray[np.bool_]]:
-    """Ask for the tail that is worse; where both are, ask for each at half the level, and say where the lower one
-    answers (Bonferroni: the p-value is twice the smaller).
-    """
+    """Ask for the tail that is worse, or for both; and say of which series the lower one answers although both are."""
     up = tails.tail_contrast(x, y, sign, ready.past_x, ready.past_y, by_scrape=by_scrape)
-    lower = np.zeros(len(sign), dtype=bool)
     rows = np.flatnonzero(sign == 0)
     if not len(rows):
-        return up, lower
+        return up, np.zeros(len(sign), dtype=bool)
     way = np.full(len(rows), -1.0)
     down = tails.tail_contrast(x[rows], y[rows], way, ready.down_x, ready.down_y, by_scrape=by_scrape)
-    p, change = up.p_value.copy(), up.change.copy()
-    lower[rows] = np.isfinite(down.p_value) & ~(up.p_value[rows] <= down.p_value)
-    p[rows] = np.minimum(2.0 * np.fmin(up.p_value[rows], down.p_value), 1.0)
-    change[rows] = np.where(lower[rows], down.change, up.change[rows])
-    return tails.Tail(p, change), lower
+    return tails.of_both(up, down, rows)
 
 
 class Ready(NamedTuple):

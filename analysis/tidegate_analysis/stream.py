@@ -25,14 +25,15 @@ from tidegate_analysis.rates import as_levels, increments, ratios, told_rows
 from tidegate_analysis.result import Result, concatenate
 from tidegate_analysis.room import widened
 from tidegate_analysis.spec import Design, MetricSpec, Verdict
-from tidegate_analysis.tail import CENTRE_WEIGHT, TAIL_WEIGHT
+from tidegate_analysis.tail import CENTRE_WEIGHT, MIN_WINDOWS, TAIL_WEIGHT
 from tidegate_analysis.watches import FIRST_LOOK, Seen
 from tidegate_analysis.watches.counting import CountWatch
 from tidegate_analysis.watches.pairs import PairWatch
 from tidegate_analysis.watches.scanning import ScanWatch
+from tidegate_analysis.watches.tails import TailSeen, TailWatch, not_asked
 
 Floats = NDArray[np.float64]
-STATE_VERSION = 2
+STATE_VERSION = 3
 _TOTALS = ("ex", "ey")
 # Reasons that forbid PASS whatever the numbers say.
 FORBIDDING = ("tail_in_doubt", "bad_values", "canary_silent", "stale")
@@ -154,6 +155,7 @@ class Stream:
         self._found: Result | None = None
         self._judged: Judgement | None = None
         self._pairs: PairWatch | None = None
+        self._tail: TailWatch | None = None
         self._scan: ScanWatch | None = None
         self._counts: list[CountWatch] = []
 
@@ -185,6 +187,8 @@ class Stream:
             if len(rows):
                 self._counts.append(CountWatch.learn(absolute, rows, self._policy, past, totals))
         self._pairs = PairWatch.learn(self._policy, self.horizon, past)
+        if self.horizon is not None and past.shape[1] >= MIN_WINDOWS:
+            self._tail = TailWatch.learn(self._policy, self.horizon, past)
 
     def learn_scan(
         self, specs: tuple[MetricSpec, ...], before: ArrayLike, exposure: ArrayLike | None, horizon: int
@@ -308,6 +312,8 @@ class Stream:
             self._scan.step(self._policy, y)
         if self._pairs is not None:
             self._pairs.step(self._policy, x, y)
+        if self._tail is not None:
+            self._tail.step(self._policy, x, y)
         for watch in self._counts:
             watch.step(self._policy, *(arms[name][:, t - 1 : t] for name in ("x", "y", "ex", "ey")))
 
@@ -342,12 +348,14 @@ class Stream:
 
     def _result(self) -> Result:
         x, y = self._arms["x"], self._arms["y"]
+        tail = not_asked(len(y)) if self._tail is None else self._tail.seen(self._policy, x, y)
+        share = np.where(tail.asked, CENTRE_WEIGHT, 1.0)
         if self._scan is not None:
             described = self._stretch(self._scan.learnt["recent"])
-            out = self._answer(self._scan.seen(self._policy, y), described, self._scan)
+            out = self._answer(self._scan.seen(self._policy, y), tail, share, described, self._scan)
         elif self._pairs is not None:
             described = self._beside()
-            out = self._answer(self._pairs.seen(self._policy, x, y), described, self._pairs)
+            out = self._answer(self._pairs.seen(self._policy, x, y, share), tail, share, described, self._pairs)
         else:
             raise ValueError("stream: was neither opened nor restored")
         return self._with_counts(out)
@@ -379,13 +387,14 @@ class Stream:
         out = stretch(recent, after, self._levels(), self.derived, self._arms["margin"], self.step)
         return replace(out, specs=self.specs)
 
-    def _answer(self, seen: Seen, described: Result, watch: PairWatch | ScanWatch) -> Result:
+    def _answer(
+        self, seen: Seen, tail: TailSeen, share: Floats, described: Result, watch: PairWatch | ScanWatch
+    ) -> Result:
         policy = self._policy
-        share = np.where(seen.tail_asked, CENTRE_WEIGHT, 1.0)
         centre_fail = seen.p_beyond <= policy.alpha * share
-        tail_fail = seen.tail_asked & (seen.tail_p <= policy.alpha * TAIL_WEIGHT)
+        tail_fail = tail.asked & (tail.p_beyond <= policy.alpha * TAIL_WEIGHT)
         fail = centre_fail | tail_fail
-        tail_p = np.where(seen.tail_asked, np.minimum(seen.tail_p / TAIL_WEIGHT, 1.0), 1.0)
+        tail_p = np.where(tail.asked, np.minimum(tail.p_value / TAIL_WEIGHT, 1.0), 1.0)
         p = np.minimum(np.minimum(seen.p_value / share, 1.0), tail_p)
         forbidden = np.array([r in FORBIDDING for r in described.reason], dtype=bool)
         with np.errstate(invalid="ignore"):
@@ -393,11 +402,13 @@ class Stream:
             both = (seen.high < policy.worse) & (seen.low > -policy.better)
         inside = np.where(policy.sign > 0, below, np.where(policy.sign < 0, above, both))
         passed = inside & ~fail & ~forbidden & (seen.scrapes >= FIRST_LOOK)
+        doubted = passed & tail.in_doubt
+        passed &= ~doubted
         verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(np.int8)
-        reason = np.where(
-            centre_fail,
-            "regression",
-            np.where(tail_fail, "tail_regression", np.where(passed, "within_margin", _waiting(described.reason))),
+        reason = np.select(
+            [centre_fail, tail_fail, passed, doubted],
+            ["regression", "tail_regression", "within_margin", "tail_in_doubt"],
+            _waiting(described.reason),
         )
         known = np.isfinite(seen.estimate)
         out = replace(
@@ -529,10 +540,12 @@ class Stream:
         np.savez(out, config=text, **dict(sorted(arrays.items())))  # type: ignore[arg-type]
         return out.getvalue()
 
-    def _watches(self) -> dict[str, PairWatch | ScanWatch | CountWatch]:
-        found: dict[str, PairWatch | ScanWatch | CountWatch] = {}
+    def _watches(self) -> dict[str, PairWatch | TailWatch | ScanWatch | CountWatch]:
+        found: dict[str, PairWatch | TailWatch | ScanWatch | CountWatch] = {}
         if self._pairs is not None:
             found["pairs"] = self._pairs
+        if self._tail is not None:
+            found["tail"] = self._tail
         if self._scan is not None:
             found["scan"] = self._scan
         return found | {f"counts-{'ratio' if w.absolute else 'count'}": w for w in self._counts}
@@ -558,13 +571,15 @@ class Stream:
         self.design, self.horizon, self.step, self.q = (config[k] for k in ("design", "horizon", "step", "q"))
         self._arms = _under("arms/", arrays)
         self._room, self._found, self._judged = {}, None, None
-        self._pairs = self._scan = None
+        self._pairs = self._tail = self._scan = None
         self._counts = []
         self._derive()
         for name in config["watches"]:
             learnt, run = _under(f"{name}/learnt/", arrays), _under(f"{name}/run/", arrays)
             if name == "pairs":
                 self._pairs = PairWatch(self.horizon, learnt, run)
+            elif name == "tail":
+                self._tail = TailWatch(learnt, run)
             elif name == "scan":
                 self._scan = ScanWatch(self.horizon or 1, learnt, run)
             else:

@@ -16,6 +16,8 @@ Ints = NDArray[np.int64]
 EXCEED_SHARE = 0.1
 # Shares of a metric's error rate that its centre and its tail may spend (weighted Bonferroni).
 CENTRE_WEIGHT, TAIL_WEIGHT = 0.8, 0.2
+# A tail this suspicious is not shown to be harmless, whatever the centre says.
+TAIL_DOUBT = 0.05
 MIN_WINDOWS = 14
 QUARTILES = 1.3489795003921634
 
@@ -62,6 +64,15 @@ def reach(shape: Shape, spread: Floats) -> Floats:
         return np.asarray(np.arcsinh(far).mean(axis=-1))
 
 
+def from_higher(shape: Shape, level: Floats) -> Shape:
+    """The same stretches, their worst points measured from their own centre or from a level, whichever is higher.
+
+    What got better in many points has a lower centre: its other points are then no further out than they were.
+    ``level`` has the shape of ``shape.centre``, NaN = unknown.
+    """
+    return shape._replace(centre=np.fmax(shape.centre, level))
+
+
 class Tail(NamedTuple):
     """Tail tests of many series: one-sided p-value (NaN = not tested) and how far the tail moved, on its scale."""
 
@@ -72,6 +83,29 @@ class Tail(NamedTuple):
 def not_asked(S: int) -> Tail:
     """Tests of a tail nobody asked about."""
     return Tail(np.full(S, np.nan), np.full(S, np.nan))
+
+
+def of_both(up: Tail, down: Tail, rows: Ints) -> tuple[Tail, NDArray[np.bool_]]:
+    """Ask for both tails, each at half the level: the p-value is twice the smaller one (Bonferroni).
+
+    Parameters
+    ----------
+    up:
+        Of all series.
+    down:
+        The lower tail of the series ``rows``, of which both are asked.
+
+    Returns
+    -------
+    tail, lower:
+        And of which series the lower tail answers.
+    """
+    lower = np.zeros(len(up.p_value), dtype=bool)
+    lower[rows] = np.isfinite(down.p_value) & ~(up.p_value[rows] <= down.p_value)
+    p, change = up.p_value.copy(), up.change.copy()
+    p[rows] = np.minimum(2.0 * np.fmin(up.p_value[rows], down.p_value), 1.0)
+    change[rows] = np.where(lower[rows], down.change, up.change[rows])
+    return Tail(p, change), lower
 
 
 def tail_contrast(
@@ -85,8 +119,9 @@ def tail_contrast(
 ) -> Tail:
     """Ask whether the worse tail of the canary lies further out than the baseline's.
 
-    With at least 14 past windows: :func:`reach` of the canary minus that of the baseline, over the spread of the same
-    number at the windows, by Student's t. Without: the share of points beyond the pooled 90 % quantile, paired by
+    With at least 14 past windows: :func:`reach` of the canary (from its own centre or from where the baseline's says it
+    should be, whichever is higher) minus that of the baseline, over the spread of the same number at the windows, by
+    Student's t. Without: the share of points beyond the pooled 90 % quantile, paired by
     scrape, with the standard errors of :func:`~tidegate_analysis.kernels.dependence.standard_errors`; bounded values,
     so heavy tails do it no harm, but a handful of far points is no evidence to it.
 
@@ -112,9 +147,10 @@ def tail_contrast(
         ordered = np.sort(spreads, axis=1)
         spread = placebo.median_of_sorted(ordered, (~np.isnan(ordered)).sum(axis=1).astype(np.float64))
         wide = np.broadcast_to(spread[:, None], past_x.centre.shape)
-        past = reach(past_y, wide) - reach(past_x, wide)
+        offset = placebo.centre_and_scale(past_y.centre - past_x.centre)[0]
+        past = reach(from_higher(past_y, past_x.centre + offset[:, None]), wide) - reach(past_x, wide)
         usual = past_y.worst.mean(axis=-1) - past_x.worst.mean(axis=-1)
-        now = reach(now_b, spread) - reach(now_a, spread)
+        now = reach(from_higher(now_b, now_a.centre + offset), spread) - reach(now_a, spread)
         centre, scale, k = placebo.centre_and_scale(past)
         use = (k >= MIN_WINDOWS) & (scale > 0) & np.isfinite(now)
         with np.errstate(invalid="ignore", divide="ignore"):

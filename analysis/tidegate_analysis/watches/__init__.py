@@ -29,10 +29,6 @@ class Seen(NamedTuple):
     ----------
     p_value, p_beyond:
         Of the evidence so far, and of its part that was seen while the change was beyond the margin; both only fall.
-    tail_p:
-        Of the tail; 1 where it is not asked.
-    tail_asked:
-        Whether it is.
     log_e:
         Log e-value, NaN for watches with a horizon.
     estimate, low, high:
@@ -47,8 +43,6 @@ class Seen(NamedTuple):
 
     p_value: Floats
     p_beyond: Floats
-    tail_p: Floats
-    tail_asked: Bools
     log_e: Floats
     estimate: Floats
     low: Floats

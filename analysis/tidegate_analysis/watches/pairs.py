@@ -8,7 +8,6 @@ from tidegate_analysis.contrast import ENOUGH_WINDOWS, few_windows
 from tidegate_analysis.decide import Policy
 from tidegate_analysis.kernels import dependence, placebo, sequential
 from tidegate_analysis.prepare import HUGE, to_scale
-from tidegate_analysis.tail import CENTRE_WEIGHT, MIN_WINDOWS
 from tidegate_analysis.watches import (
     FIRST_LOOK,
     Bools,
@@ -27,9 +26,6 @@ CLIP_SDS = 3.5
 MAX_ORDER = 10
 # Points of the past from which an autoregression of the differences is learnt.
 MIN_PAST = 200
-TAIL_QUANTILE = 0.95
-# Scrapes whose mean is the level that an arm's next scrape is measured from.
-TRAIL = 10
 
 
 class PairWatch:
@@ -76,10 +72,8 @@ class PairWatch:
             "sd": sd,
             "df": np.where(np.isfinite(sd), np.maximum(k - 1.0, 1.0), np.inf),
             "bets": np.zeros(S),
-            **_learn_tail(g, policy.sign, k, horizon),
         }
-        run = {name: np.zeros(S) for name in ("up", "down", "beyond_up", "beyond_down", "tail", "tail_sum")}
-        run |= {"sum": np.zeros(S), "count": np.zeros(S)}
+        run = {name: np.zeros(S) for name in ("up", "down", "beyond_up", "beyond_down", "sum", "count")}
         if horizon is None and flat.shape[1] >= MIN_PAST and enough.any():
             order = min(MAX_ORDER, flat.shape[1] // 100)
             known = np.nan_to_num(flat)
@@ -117,8 +111,6 @@ class PairWatch:
         if alone.any() and looks_at(t, self.horizon):
             up, down, estimate = self._alone(policy, alone, x, y)
             self._raise(policy, alone & (run["count"] >= FIRST_LOOK), up, down, estimate)
-        if np.isfinite(a["tail_sd"]).any():
-            self._step_tail(policy, x, y)
         if "phi" in a:
             self._step_bets(policy, d, t)
             log_up, log_down = (sequential.log_mean_wealth(run[name]) for name in ("bet_up", "bet_down"))
@@ -143,17 +135,6 @@ class PairWatch:
             return up * share, down * share, estimate
         n = np.maximum(self.run["count"], 1.0)
         return sequential.normal_mixture_log_e(up, n), sequential.normal_mixture_log_e(down, n), estimate
-
-    def _step_tail(self, policy: Policy, x: Floats, y: Floats) -> None:
-        a, run = self.learnt, self.run
-        flip = np.where(policy.sign < 0, -1.0, 1.0)[:, None]
-        gx, gy = to_scale((x[:, -TRAIL - 1 :], y[:, -TRAIL - 1 :]), policy.log).parts
-        far_x, far_y = (off_trail(g * flip)[:, -1] for g in (gx, gy))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            e = (far_y > a["tail_cut"]).astype(np.float64) - (far_x > a["tail_cut"])
-            run["tail_sum"] = run["tail_sum"] + np.where(np.isnan(far_x) | np.isnan(far_y), 0.0, e)
-            height = np.where(np.isfinite(a["tail_sd"]), run["tail_sum"] / a["tail_sd"], 0.0)
-        run["tail"] = np.maximum(run["tail"], height)
 
     def _step_bets(self, policy: Policy, d: Floats, t: int) -> None:
         run, phi = self.run, self.learnt["phi"]
@@ -184,24 +165,20 @@ class PairWatch:
         both = np.minimum(2.0 * np.minimum(p_up, p_down), 1.0)
         return np.where(policy.sign > 0, p_up, np.where(policy.sign < 0, p_down, both))
 
-    def seen(self, policy: Policy, x: Floats, y: Floats) -> Seen:
-        """Say what was seen so far; ``x`` and ``y`` as in :meth:`step`."""
+    def seen(self, policy: Policy, x: Floats, y: Floats, share: Floats) -> Seen:
+        """Say what was seen so far; ``x`` and ``y`` as in :meth:`step`, ``share`` of alpha is the centre's."""
         a, run = self.learnt, self.run
-        asked = np.isfinite(a["tail_sd"])
-        tail_p = np.where(asked, sequential.reflection_p(run["tail"], a["df"]), 1.0)
-        log_e = np.full(len(asked), np.nan)
+        log_e = np.full(len(share), np.nan)
         if self.horizon is None:
             either = np.maximum(run["up"], run["down"]) - np.log(2.0)
             log_e = np.where(policy.sign > 0, run["up"], np.where(policy.sign < 0, run["down"], either))
-        estimate, low, high = self._interval(policy, asked, x, y)
+        estimate, low, high = self._interval(policy, share, x, y)
         shift = np.where(policy.sign == 0, np.abs(estimate), np.where(policy.sign < 0, -1.0, 1.0) * estimate)
         way = np.where(policy.sign < 0, -1.0, 1.0)[:, None]
         past = np.where((policy.sign == 0)[:, None], np.abs(a["means"]), way * a["means"])
         return Seen(
             self._p(policy, run["up"], run["down"]),
             self._p(policy, run["beyond_up"], run["beyond_down"]),
-            tail_p,
-            asked,
             log_e,
             estimate,
             low,
@@ -232,11 +209,11 @@ class PairWatch:
         both = np.logaddexp(up, down) - np.log(2.0)
         return np.where(policy.sign > 0, up, np.where(policy.sign < 0, down, both))
 
-    def _interval(self, policy: Policy, asked: Bools, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    def _interval(self, policy: Policy, share: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
         a, run = self.learnt, self.run
         n, t = run["count"], x.shape[1]
         fail_level = np.where(policy.sign == 0, policy.alpha / 2.0, policy.alpha)
-        fail_level = fail_level * np.where(asked, CENTRE_WEIGHT, 1.0)
+        fail_level = fail_level * share
         with np.errstate(invalid="ignore", divide="ignore"):
             estimate = np.where(n > 0, run["sum"] / n, np.nan)
             unit = np.where(self._by_past, a["sd"] / n, np.nan)
@@ -290,46 +267,6 @@ def _point_spread(flat: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         rms = np.sqrt(np.nansum(flat**2, axis=1) / np.maximum(n, 1.0))
         return np.where(spread > 0, spread, rms)
-
-
-def off_trail(v: Floats) -> Floats:
-    """Distance of each point from the mean of up to 10 points before it, at least 3; NaN before that.
-
-    A slow metric keeps near its own recent level however far it drifts, so points far off are rare and come alone.
-    ``v`` has the shape (..., points), NaN = missing.
-    """
-    there = ~np.isnan(v)
-    zero = np.zeros((*v.shape[:-1], 1))
-    total = np.concatenate([zero, np.cumsum(np.where(there, v, 0.0), axis=-1)], axis=-1)
-    count = np.concatenate([zero, np.cumsum(there, axis=-1)], axis=-1)
-    end = np.arange(v.shape[-1])
-    begin = np.maximum(end - TRAIL, 0)
-    n = count[..., end] - count[..., begin]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(n >= 3, v - (total[..., end] - total[..., begin]) / n, np.nan))
-
-
-def _learn_tail(g: Floats, sign: Floats, k: Floats, horizon: int | None) -> dict[str, Floats]:
-    """Learn where points begin to be far off their trail, and how the arms' numbers of them differ by themselves."""
-    S = len(k)
-    learnt = {"tail_cut": np.full(S, np.nan), "tail_sd": np.full(S, np.nan)}
-    if horizon is None or g.shape[1] < MIN_WINDOWS:
-        return learnt
-    far = off_trail(g * np.where(sign < 0, -1.0, 1.0)[:, None, None, None])
-    pooled = np.sort(far.reshape(S, -1), axis=1)
-    n = (~np.isnan(pooled)).sum(axis=1)
-    place = np.clip(np.ceil(TAIL_QUANTILE * n).astype(np.int64) - 1, 0, pooled.shape[1] - 1)
-    cut = pooled[np.arange(S), place]
-    with np.errstate(invalid="ignore"):
-        over = (far > cut[:, None, None, None]).astype(np.float64)
-    e = np.where(np.isnan(far).any(axis=2), 0.0, over[:, :, 1] - over[:, :, 0])
-    silent = np.isnan(far).all(axis=(2, 3))
-    sums = np.where(silent, np.nan, e[:, :, :horizon].sum(axis=2))
-    _, scale, count = placebo.centre_and_scale(sums, centred=False)
-    # Numbers that never differed still move by whole points.
-    sd = np.maximum(scale, 1.0) * np.sqrt(1.0 + 1.0 / np.maximum(count, 1.0))
-    asked = (k >= MIN_WINDOWS) & np.isfinite(cut)
-    return {"tail_cut": np.where(asked, cut, np.nan), "tail_sd": np.where(asked, sd, np.nan)}
 
 
 def _newest(x: Floats, y: Floats, log: Bools) -> tuple[Floats, Floats]:

@@ -147,8 +147,6 @@ class ScanWatch:
         return Seen(
             self._p(policy, run["up"], run["down"]),
             self._p(policy, run["beyond_up"], run["beyond_down"]),
-            np.ones(S),
-            np.zeros(S, dtype=bool),
             np.full(S, np.nan),
             estimate,
             low,
