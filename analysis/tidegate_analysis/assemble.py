@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegate_analysis.contrast import MIN_POINTS, Contrast
 from tidegate_analysis.decide import Decided, Policy, decide, to_effect
-from tidegate_analysis.kernels import changepoint, placebo
+from tidegate_analysis.explain import stretch_note
+from tidegate_analysis.kernels import changepoint, placebo, stretches
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, QualityNote, Verdict
 from tidegate_analysis.tail import CENTRE_WEIGHT, TAIL_DOUBT, TAIL_WEIGHT, Tail
@@ -46,18 +48,32 @@ class Pieces:
     tail_down: Bools | None = None
     # Series whose canary stopped moving.
     stale: Bools | None = None
+    # Series whose stretches are asked, None = all: a scan has looked at every window already.
+    by_stretch: Bools | None = None
     # Of a scan: the p-value of its most unusual window, the change there and its spread; NaN = not scanned.
     unusual: Floats | None = None
     unusual_change: Floats | None = None
     unusual_scale: Floats | None = None
 
 
+class Described(NamedTuple):
+    """A result whose verdicts are for others to give, and what forbids a PASS of each series ("" = nothing)."""
+
+    result: Result
+    forbids: NDArray[np.str_]
+
+
 def assemble(pieces: Pieces) -> Result:
+    """Decide, qualify, and build the result; see :func:`described`."""
+    return described(pieces).result
+
+
+def described(pieces: Pieces) -> Described:
     """Decide, qualify by the tail and the data's quality, and build the result.
 
     The centre and the tail share the metric's error rate (weighted Bonferroni), so asking both does not
-    double it. What forbids PASS: a doubtful tail, a silent canary, bad values in the canary or in more than a
-    twentieth of the baseline. Nothing of this turns a FAIL into anything else.
+    double it. What forbids PASS: a doubtful tail or stretch, a silent or frozen canary, bad values in
+    the canary or in more than a twentieth of the baseline. Nothing of this turns a FAIL into anything else.
     """
     policy, contrast, tail = pieces.policy, pieces.contrast, pieces.tail
     tested = np.isfinite(tail.p_value)
@@ -80,27 +96,15 @@ def assemble(pieces: Pieces) -> Result:
     if pieces.unusual is not None and pieces.unusual_change is not None and pieces.unusual_scale is not None:
         decided = _scan_decides(decided, np.where(few, np.nan, pieces.unusual), flagged & ~few)
     verdict, reason = decided.verdict.copy(), decided.reason.astype("<U24")
-    tail_down = np.zeros(len(verdict), dtype=bool) if pieces.tail_down is None else pieces.tail_down
-    tail_change_margin = np.where(tail_down, policy.better, policy.worse)
+    tail_down, moved = _tail_moved(pieces)
     with np.errstate(invalid="ignore"):
-        tail_fail = tested & ~few & (tail.p_value <= policy.alpha * TAIL_WEIGHT) & (tail.change > tail_change_margin)
-        doubt = tested & (tail.p_value <= TAIL_DOUBT) & (tail.change > tail_change_margin)
+        tail_fail = tested & ~few & (tail.p_value <= policy.alpha * TAIL_WEIGHT) & moved
     fail = verdict == Verdict.FAIL
     reason[tail_fail & ~fail] = "tail_regression"
     verdict[tail_fail] = Verdict.FAIL
-    passed = verdict == Verdict.PASS
-    blocks = (
-        ("tail_in_doubt", doubt),
-        (
-            "bad_values",
-            (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1)),
-        ),
-        ("canary_silent", pieces.silent),
-        ("stale", np.zeros(len(verdict), dtype=bool) if pieces.stale is None else pieces.stale),
-    )
-    for name, where in blocks:
-        reason[passed & where] = name
-        verdict[passed & where] = Verdict.INCONCLUSIVE
+    doubts, notes = _forbidding(pieces)
+    held = (verdict == Verdict.PASS) & (doubts != "")
+    reason[held], verdict[held] = doubts[held], Verdict.INCONCLUSIVE
     unknown = verdict == Verdict.INCONCLUSIVE
     for name, where in (
         ("no_overlap", (pieces.pairs == 0) & (pieces.n_baseline > 0) & (pieces.n_canary > 0)),
@@ -124,7 +128,7 @@ def assemble(pieces: Pieces) -> Result:
         )
     onset, onset_low, onset_high = _onsets(pieces, (verdict == Verdict.FAIL) & pieces.locate)
     log = policy.log
-    return Result(
+    result = Result(
         specs=pieces.specs,
         derived=pieces.derived,
         verdict=verdict,
@@ -148,10 +152,59 @@ def assemble(pieces: Pieces) -> Result:
         onset=onset,
         onset_low=onset_low,
         onset_high=onset_high,
-        quality=tuple(tuple(notes) for notes in pieces.notes),
+        quality=notes,
         tail_p_value=np.where(few, np.nan, tail.p_value),
         tail_effect=to_effect(np.where((policy.sign < 0) | tail_down, -tail.change, tail.change), log),
     )
+    return Described(result, doubts)
+
+
+def _forbidding(pieces: Pieces) -> tuple[NDArray[np.str_], tuple[tuple[QualityNote, ...], ...]]:
+    """What forbids each series a PASS whatever its numbers say, "" for nothing, (series,); and all notes on it."""
+    tail, policy = pieces.tail, pieces.policy
+    _, moved = _tail_moved(pieces)
+    with np.errstate(invalid="ignore"):
+        doubt = np.isfinite(tail.p_value) & (tail.p_value <= TAIL_DOUBT) & moved
+    found, stretch = _stretches(pieces)
+    out = np.full(len(doubt), "", dtype="<U24")
+    for name, where in (
+        ("tail_in_doubt", doubt),
+        ("stretch_in_doubt", found),
+        ("bad_values", (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1))),
+        ("canary_silent", pieces.silent),
+        ("stale", np.zeros(len(doubt), dtype=bool) if pieces.stale is None else pieces.stale),
+    ):
+        out[where] = name
+    notes = [tuple(one) for one in pieces.notes]
+    off = to_effect(stretch.mean, policy.log)
+    for i in np.flatnonzero(found).tolist():
+        notes[i] += (stretch_note(pieces.specs[i], int(stretch.first[i]), int(stretch.length[i]), float(off[i])),)
+    return out, tuple(notes)
+
+
+def _tail_moved(pieces: Pieces) -> tuple[Bools, Bools]:
+    """Of which series the lower tail answers although both are worse, and whether the tail moved beyond the margin."""
+    policy, change = pieces.policy, pieces.tail.change
+    down = np.zeros(len(change), dtype=bool) if pieces.tail_down is None else pieces.tail_down
+    with np.errstate(invalid="ignore"):
+        return down, change > np.where(down, policy.better, policy.worse)
+
+
+def _stretches(pieces: Pieces) -> tuple[Bools, stretches.Stretch]:
+    """Whether some scrapes in a row stand out as worse by more than the margin, though the mean of all may not."""
+    policy = pieces.policy
+    d = pieces.d - pieces.d_level[:, None]
+    up = stretches.standing_out(np.where(policy.sign < 0, -1.0, 1.0)[:, None] * d, policy.worse)
+    both = np.flatnonzero(policy.sign == 0)
+    up.mean[policy.sign < 0] *= -1.0
+    if len(both):
+        down = stretches.standing_out(-d[both], policy.better[both])
+        down.mean[:] *= -1.0
+        lower = down.score > up.score[both]
+        for ours, theirs in zip(up, down, strict=True):
+            ours[both[lower]] = theirs[lower]
+    found = np.asarray(up.score >= stretches.bar((~np.isnan(d)).sum(axis=1)))
+    return found if pieces.by_stretch is None else found & pieces.by_stretch, up
 
 
 def _scan_decides(decided: Decided, unusual: Floats, flagged: Bools) -> Decided:

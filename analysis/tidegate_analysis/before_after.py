@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
-from tidegate_analysis.assemble import Pieces, assemble
+from tidegate_analysis.assemble import Described, Pieces, assemble, described
 from tidegate_analysis.compare import check_step
 from tidegate_analysis.decide import ROUNDING, Policy, policy_of, tail_p
 from tidegate_analysis.defaults import resolve_all
@@ -129,10 +129,12 @@ def before_after(
     found = scanned(gx, gy, policy.sign, step, touched, rare)
     names = "difference-in-differences" if cx is not None else "before-after"
     method = np.char.replace(found.contrast.method, "before-after", names) if len(specs) else found.contrast.method
-    return _assembled((raw_x, raw_y, gx, gy), prepared, resolved, derived, policy, found, method, step)
+    by_stretch = np.isnan(found.p_value)
+    sides = (raw_x, raw_y, gx, gy)
+    return assemble(_pieces(sides, prepared, resolved, derived, policy, found, method, by_stretch, step))
 
 
-def _assembled(
+def _pieces(
     sides: tuple[Floats, Floats, Floats, Floats],
     prepared: Prepared,
     specs: tuple[MetricSpec, ...],
@@ -140,9 +142,10 @@ def _assembled(
     policy: Policy,
     found: Found,
     method: NDArray[np.str_],
+    by_stretch: NDArray[np.bool_],
     step: float,
-) -> Result:
-    """Build the result; ``sides`` are before and after in the metrics' units, then on the scale of the change."""
+) -> Pieces:
+    """Gather what was found; ``sides`` are before and after in the metrics' units, then on the scale of the change."""
     raw_x, raw_y, gx, gy = sides
     bad_x, bad_y = prepared.bad[0], prepared.bad[1]
     points = gy.shape[1]
@@ -167,30 +170,29 @@ def _assembled(
         (~np.isnan(gx[:, -points:])).mean(axis=1) > 0.5 if gx.shape[1] and points else np.zeros(len(specs), dtype=bool)
     )
     silent = spoke & (np.isnan(gy[:, -3:]).all(axis=1) if points >= 3 else np.isnan(gy).all(axis=1))
-    return assemble(
-        Pieces(
-            specs=specs,
-            derived=derived,
-            policy=policy,
-            contrast=found.contrast._replace(method=method),
-            tail=found.tail,
-            tail_down=found.tail_down,
-            d=gy,
-            d_level=found.level,
-            pairs=np.minimum((~np.isnan(gy)).sum(axis=1), (~np.isnan(gx)).sum(axis=1)),
-            n_baseline=(~np.isnan(gx)).sum(axis=1),
-            n_canary=(~np.isnan(gy)).sum(axis=1),
-            baseline_level=level(raw_x[:, -max(2 * points, 60) :]),
-            canary_level=level(raw_y),
-            silent=silent,
-            bad_canary=bad_y,
-            bad_baseline=bad_x,
-            notes=notes,
-            step=step,
-            unusual=found.p_value,
-            unusual_change=found.change,
-            unusual_scale=found.scale,
-        )
+    return Pieces(
+        specs=specs,
+        derived=derived,
+        policy=policy,
+        contrast=found.contrast._replace(method=method),
+        tail=found.tail,
+        tail_down=found.tail_down,
+        d=gy,
+        d_level=found.level,
+        pairs=np.minimum((~np.isnan(gy)).sum(axis=1), (~np.isnan(gx)).sum(axis=1)),
+        n_baseline=(~np.isnan(gx)).sum(axis=1),
+        n_canary=(~np.isnan(gy)).sum(axis=1),
+        baseline_level=level(raw_x[:, -max(2 * points, 60) :]),
+        canary_level=level(raw_y),
+        silent=silent,
+        bad_canary=bad_y,
+        bad_baseline=bad_x,
+        notes=notes,
+        step=step,
+        by_stretch=by_stretch,
+        unusual=found.p_value,
+        unusual_change=found.change,
+        unusual_scale=found.scale,
     )
 
 
@@ -200,11 +202,13 @@ def stretch(
     specs: tuple[MetricSpec, ...],
     derived: tuple[tuple[str, ...], ...],
     margin: Floats,
+    by_stretch: NDArray[np.bool_],
     step: float,
-) -> Result:
+) -> Described:
     """Describe the stretch after a deployment beside the recent past, without asking what is unusual: no scan, no tail.
 
     Arrays are levels in the metrics' units, (series, points); see :func:`~tidegate_analysis.rates.as_levels`.
+    ``by_stretch``: series that nothing else looks at window by window.
     """
     policy = policy_of(specs, margin)
     prepared = to_scale((recent, after), policy.log)
@@ -215,7 +219,8 @@ def stretch(
     unknown = np.full(len(specs), np.nan)
     no_tail = (tails.not_asked(len(specs)), np.zeros(len(specs), dtype=bool))
     found = Found(contrast, *no_tail, unknown, unknown, unknown, dependence.trimmed_mean(near))
-    return _assembled((recent, after, gx, gy), prepared, specs, derived, policy, found, contrast.method, step)
+    sides = (recent, after, gx, gy)
+    return described(_pieces(sides, prepared, specs, derived, policy, found, contrast.method, by_stretch, step))
 
 
 class Found(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
-from tidegate_analysis.assemble import Pieces, assemble
+from tidegate_analysis.assemble import Described, Pieces, assemble, described
 from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
@@ -187,7 +188,7 @@ def _continuous(
         x, y, past = x.copy(), y.copy(), past.copy()
         for arm in (x, y, past):
             arm[counters] = increases(arm[counters])
-    return _judged(x, y, past, specs, derived, policy_of(specs, margin), step, borrow, locate=True)
+    return assemble(_pieces(x, y, past, specs, derived, policy_of(specs, margin), step, borrow, locate=True))
 
 
 def describe(
@@ -197,16 +198,19 @@ def describe(
     derived: tuple[tuple[str, ...], ...],
     policy: Policy,
     step: float,
-) -> Result:
+    *,
+    tail: bool,
+) -> Described:
     """Levels, presence, quality and tail of two arms, (series, points), without a past: what a stream adds to its own
     answer. Nothing is resolved again and no onset is sought.
     """
     past = np.zeros((len(x), 0, 2, max(x.shape[1], 1)))
     arms = (as_points("baseline", x), as_points("canary", y))
-    return _judged(*arms, past, specs, derived, policy, step, borrow=True, locate=False)
+    pieces = _pieces(*arms, past, specs, derived, policy, step, borrow=True, locate=False)
+    return described(pieces if tail else replace(pieces, tail=tails.not_asked(len(x)), tail_down=None))
 
 
-def _judged(
+def _pieces(
     x: Floats,
     y: Floats,
     past: Floats,
@@ -216,7 +220,7 @@ def _judged(
     step: float,
     borrow: bool,
     locate: bool,
-) -> Result:
+) -> Pieces:
     ready = _ready(x, y, past, policy)
     gx, gy, past_t = ready.x, ready.y, ready.past_change
     left = np.zeros(len(specs), dtype=np.int64)
@@ -259,35 +263,33 @@ def _judged(
         ],
         len(specs),
     )
-    return assemble(
-        Pieces(
-            specs=specs,
-            derived=derived,
-            policy=policy,
-            contrast=contrast,
-            tail=tail,
-            tail_down=tail_down,
-            d=d,
-            # Past windows re-centre the question; the canary's usual distance is then the level before the
-            # change.
-            d_level=np.where(
-                contrast.windows >= contrasts.ENOUGH_WINDOWS,
-                dependence.trimmed_mean(d) - contrast.estimate,
-                0.0,
-            ),
-            pairs=pairs,
-            n_baseline=(~np.isnan(mx)).sum(axis=1),
-            n_canary=(~np.isnan(my)).sum(axis=1),
-            baseline_level=level(x),
-            canary_level=level(y),
-            silent=heard.silent,
-            bad_canary=bad_y,
-            bad_baseline=bad_x,
-            stale=frozen > 0,
-            notes=notes,
-            step=step,
-            locate=locate,
-        )
+    return Pieces(
+        specs=specs,
+        derived=derived,
+        policy=policy,
+        contrast=contrast,
+        tail=tail,
+        tail_down=tail_down,
+        d=d,
+        # Past windows re-centre the question; the canary's usual distance is then the level before the
+        # change.
+        d_level=np.where(
+            contrast.windows >= contrasts.ENOUGH_WINDOWS,
+            dependence.trimmed_mean(d) - contrast.estimate,
+            0.0,
+        ),
+        pairs=pairs,
+        n_baseline=(~np.isnan(mx)).sum(axis=1),
+        n_canary=(~np.isnan(my)).sum(axis=1),
+        baseline_level=level(x),
+        canary_level=level(y),
+        silent=heard.silent,
+        bad_canary=bad_y,
+        bad_baseline=bad_x,
+        stale=frozen > 0,
+        notes=notes,
+        step=step,
+        locate=locate,
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tidegate_analysis.contrast import MIN_POINTS
-from tidegate_analysis.spec import MetricSpec, Verdict
+from tidegate_analysis.spec import MetricSpec, QualityNote, Verdict
 
 if TYPE_CHECKING:
     from tidegate_analysis.result import Result
@@ -27,6 +27,7 @@ _WHY = {
     "constant": "nothing moves, so there is no yardstick for a change",
     "stale": "the canary's last values are all the same, as if its source had hung",
     "tail_in_doubt": "the typical value is fine, but the worst points may not be",
+    "stretch_in_doubt": "the whole is fine, but some scrapes in a row are not",
     "not_significant_among_many": "it does not stand out among the {n} metrics judged together",
     "too_few_events": "it looks worse, but there are too few events to fail it",
     "hold_only": "it got worse, but this metric may only hold a rollout",
@@ -43,6 +44,7 @@ _TELLS_CHANGE = (
     "below_margin",
     "not_significant_among_many",
     "tail_in_doubt",
+    "stretch_in_doubt",
     "hold_only",
     "bad_values",
     "too_few_events",
@@ -171,6 +173,9 @@ def sentence(
     text = (_WHY_ALONE.get(why) if alone else None) or _WHY.get(why, why.replace("_", " "))
     n = among or len(result)
     text = text.format(n=n) if n > 1 or "{n}" not in text else "it does not stand out from chance"
+    stretch = next((note.message for note in result.quality[i] if note.code == "stretch"), "")
+    if stretch and why in ("stretch_in_doubt", "not_enough_evidence"):
+        text = f"{'the whole is fine' if why == 'stretch_in_doubt' else text}, but {stretch}"
     if why == "constant" and math.isfinite(effect) and effect != 0.0:
         text = f"nothing moves, so there is no yardstick for its change of {change(effect, spec, signed=True)}"
     if moved and why in _TELLS_CHANGE:
@@ -206,6 +211,15 @@ def _apart(effect: float, spec: MetricSpec, reference: str) -> str:
     if spec.scale == "log" and effect >= DOUBLE:
         return f"{1.0 + effect:.3g} times {reference}"
     return f"{change(effect, spec)} {'above' if effect > 0 else 'below'} {reference}"
+
+
+def stretch_note(spec: MetricSpec, first: int, length: int, effect: float) -> QualityNote:
+    """Return the note on scrapes in a row that stand out: from which on (0-based), how many, and how far off.
+
+    Of histograms, whose scrapes are told as superiorities, only that they do.
+    """
+    off = "" if spec.kind == "histogram" else f" by {change(effect, spec, signed=True)}"
+    return QualityNote("stretch", length, f"{length} scrapes in a row stand out, from point {first + 1} on{off}")
 
 
 def moment(column: int, clock: tuple[float, float]) -> str:

@@ -61,10 +61,14 @@ def _watch(batch: SeriesBatch, row: int, low: int, taken: int, horizon: int) -> 
         narrow = float(min(worse[0], better[0]))
         limit = narrow if np.isfinite(narrow) and narrow > 0 else limit
     level = resolved.with_(kind="gauge", scale="linear", margin=limit)
-    stream = open_stream(level, history=past, step_seconds=batch.step, horizon=horizon)
+    # As at one look: what a scrape's worst requests did is in its superiority.
+    stream = open_stream(level, history=past, step_seconds=batch.step, horizon=horizon, tail=False)
     if taken:
         stream.update(np.where(np.isnan(scrapes), np.nan, 0.0), scrapes)
     found = replace(stream.result(), specs=(resolved,), derived=(derived,))
+    # How far off scrapes were is told in superiorities, which nobody reads.
+    notes = (replace(n, message=n.message.partition(" by ")[0]) if n.code == "stretch" else n for n in found.quality[0])
+    found = replace(found, quality=(tuple(notes),))
     found = replace(found, method=(f"{METHODS[0].removesuffix('.v1')}-sequential.v1",))
     unknown = np.full(1, np.nan)
     found = replace(found, baseline_level=unknown, canary_level=unknown)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tidegate_analysis.assemble import Described
 from tidegate_analysis.before_after import stretch
 from tidegate_analysis.compare import check_history, check_step, describe
 from tidegate_analysis.counted import count_levels
@@ -35,8 +36,6 @@ from tidegate_analysis.watches.tails import TailSeen, TailWatch, not_asked
 Floats = NDArray[np.float64]
 STATE_VERSION = 3
 _TOTALS = ("ex", "ey")
-# Reasons that forbid PASS whatever the numbers say.
-FORBIDDING = ("tail_in_doubt", "bad_values", "canary_silent", "stale")
 
 
 def open_stream(
@@ -50,6 +49,7 @@ def open_stream(
     q: float = 0.05,
     history_exposure: ArrayLike | None = None,
     before_exposure: ArrayLike | None = None,
+    tail: bool = True,
 ) -> Stream:
     """Open a stream of scrapes that can be judged at any moment.
 
@@ -72,6 +72,8 @@ def open_stream(
         False-discovery rate of :meth:`Stream.judge`.
     history_exposure, before_exposure:
         Totals that the events of kind ratio belong to, in the shapes of ``history`` and ``before``.
+    tail:
+        Whether the worst points of two arms are asked beside the typical value.
 
     Raises
     ------
@@ -101,6 +103,7 @@ def open_stream(
         raise ValueError("specs: histograms are streamed as series of superiority; see compare_histograms")
     stream = Stream()
     stream.design, stream.horizon, stream.step, stream.q = design, horizon, check_step(step_seconds), q
+    stream.tail = tail
     if design == "concurrent":
         if before is not None:
             raise ValueError("before: belongs to design before_after; give history")
@@ -150,6 +153,7 @@ class Stream:
         self.horizon: int | None = None
         self.step = 60.0
         self.q = 0.05
+        self.tail = True
         self._arms: dict[str, Floats] = {}
         self._room: dict[str, Floats] = {}
         self._found: Result | None = None
@@ -187,7 +191,7 @@ class Stream:
             if len(rows):
                 self._counts.append(CountWatch.learn(absolute, rows, self._policy, past, totals))
         self._pairs = PairWatch.learn(self._policy, self.horizon, past)
-        if self.horizon is not None and past.shape[1] >= MIN_WINDOWS:
+        if self.tail and self.horizon is not None and past.shape[1] >= MIN_WINDOWS:
             self._tail = TailWatch.learn(self._policy, self.horizon, past)
 
     def learn_scan(
@@ -351,7 +355,7 @@ class Stream:
         tail = not_asked(len(y)) if self._tail is None else self._tail.seen(self._policy, x, y)
         share = np.where(tail.asked, CENTRE_WEIGHT, 1.0)
         if self._scan is not None:
-            described = self._stretch(self._scan.learnt["recent"])
+            described = self._stretch(self._scan)
             out = self._answer(self._scan.seen(self._policy, y), tail, share, described, self._scan)
         elif self._pairs is not None:
             described = self._beside()
@@ -364,50 +368,51 @@ class Stream:
         """Specs of what is kept: counters came in as totals and were taken apart on arrival."""
         return tuple(s.with_(kind="gauge") if s.kind == "counter" else s for s in self.specs)
 
-    def _beside(self) -> Result:
+    def _beside(self) -> Described:
         """Levels, presence and quality of both arms so far, by the fixed comparison; its verdict is not used."""
         arms = {name: as_points(name, values) for name, values in self._arms.items() if name in ("x", "y", "ex", "ey")}
         x, y, policy, specs = arms["x"], arms["y"], self._policy, self._levels()
         if any(s.margin is None for s in specs):
             # A margin that is a share of the level is found anew from the points so far.
             policy = policy_of(specs, resolve_all(specs, x, y)[2])
-        out = describe(x, y, specs, self.derived, policy, self.step)
-        out = replace(out, specs=self.specs, margin=self._arms["margin"])
+        found = describe(x, y, specs, self.derived, policy, self.step, tail=self.tail)
+        out = replace(found.result, specs=self.specs, margin=self._arms["margin"])
         if not self._counts:
-            return out
+            return found._replace(result=out)
         rows = np.concatenate([w.rows for w in self._counts])
         ratio = np.repeat([w.absolute for w in self._counts], [len(w.rows) for w in self._counts])
         ex, ey = (arms["ex"][rows], arms["ey"][rows]) if ratio.any() else (None, None)
         base, canary = out.baseline_level.copy(), out.canary_level.copy()
         base[rows], canary[rows] = count_levels(x[rows], y[rows], ex, ey, ratio)
-        return replace(out, baseline_level=base, canary_level=canary)
+        return found._replace(result=replace(out, baseline_level=base, canary_level=canary))
 
-    def _stretch(self, recent: Floats) -> Result:
+    def _stretch(self, scan: ScanWatch) -> Described:
         after = as_points("canary", self._arms["y"])
-        out = stretch(recent, after, self._levels(), self.derived, self._arms["margin"], self.step)
-        return replace(out, specs=self.specs)
+        margin, alone = self._arms["margin"], scan.alone
+        out = stretch(scan.learnt["recent"], after, self._levels(), self.derived, margin, alone, self.step)
+        return out._replace(result=replace(out.result, specs=self.specs))
 
     def _answer(
-        self, seen: Seen, tail: TailSeen, share: Floats, described: Result, watch: PairWatch | ScanWatch
+        self, seen: Seen, tail: TailSeen, share: Floats, beside: Described, watch: PairWatch | ScanWatch
     ) -> Result:
-        policy = self._policy
+        policy, described = self._policy, beside.result
         centre_fail = seen.p_beyond <= policy.alpha * share
         tail_fail = tail.asked & (tail.p_beyond <= policy.alpha * TAIL_WEIGHT)
         fail = centre_fail | tail_fail
         tail_p = np.where(tail.asked, np.minimum(tail.p_value / TAIL_WEIGHT, 1.0), 1.0)
         p = np.minimum(np.minimum(seen.p_value / share, 1.0), tail_p)
-        forbidden = np.array([r in FORBIDDING for r in described.reason], dtype=bool)
         with np.errstate(invalid="ignore"):
             below, above = seen.high < policy.worse, seen.low > -policy.worse
             both = (seen.high < policy.worse) & (seen.low > -policy.better)
         inside = np.where(policy.sign > 0, below, np.where(policy.sign < 0, above, both))
-        passed = inside & ~fail & ~forbidden & (seen.scrapes >= FIRST_LOOK)
-        doubted = passed & tail.in_doubt
-        passed &= ~doubted
+        forbids = np.where((beside.forbids == "") & tail.in_doubt, "tail_in_doubt", beside.forbids)
+        passed = inside & ~fail & (seen.scrapes >= FIRST_LOOK)
+        held = passed & (forbids != "")
+        passed &= ~held
         verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(np.int8)
         reason = np.select(
-            [centre_fail, tail_fail, passed, doubted],
-            ["regression", "tail_regression", "within_margin", "tail_in_doubt"],
+            [centre_fail, tail_fail, passed, held],
+            ["regression", "tail_regression", "within_margin", forbids],
             _waiting(described.reason),
         )
         known = np.isfinite(seen.estimate)
@@ -528,6 +533,7 @@ class Stream:
             "horizon": self.horizon,
             "step": self.step,
             "q": self.q,
+            "tail": self.tail,
             "watches": sorted(watches),
         }
         arrays = {f"arms/{k}": np.ascontiguousarray(v) for k, v in self._arms.items()}
@@ -568,7 +574,8 @@ class Stream:
             raise ValueError(f"state: version {config.get('version')} is not {STATE_VERSION}")
         self.specs = tuple(MetricSpec(**s) for s in config["specs"])
         self.derived = tuple(tuple(d) for d in config["derived"])
-        self.design, self.horizon, self.step, self.q = (config[k] for k in ("design", "horizon", "step", "q"))
+        for field in ("design", "horizon", "step", "q", "tail"):
+            setattr(self, field, config[field])
         self._arms = _under("arms/", arrays)
         self._room, self._found, self._judged = {}, None, None
         self._pairs = self._tail = self._scan = None

@@ -364,7 +364,7 @@ def test_a_single_time_has_a_step_of_a_minute() -> None:
 
 def test_two_arms_scraped_apart_from_each_other_join() -> None:
     seconds = 60.0 * np.arange(30)
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(6)
     frame = pd.concat(
         pd.DataFrame({"timestamp": T0 + skew + seconds, "metric": "a", "arm": arm, "value": rng.lognormal(3, 0.05, 30)})
         for arm, skew in (("baseline", 0.0), ("canary", 17.0))

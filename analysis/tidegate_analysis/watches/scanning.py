@@ -73,7 +73,8 @@ class ScanWatch:
         return cls(horizon, learnt, run)
 
     @property
-    def _alone(self) -> Bools:
+    def alone(self) -> Bools:
+        """Series whose past is too short for moments, (series,)."""
         return np.asarray(self.learnt["independent"] < ENOUGH_MOMENTS)
 
     def _layout(self) -> tuple[int, scan.Layout]:
@@ -99,7 +100,7 @@ class ScanWatch:
         a, run, t = self.learnt, self.run, y.shape[1]
         size, plan = self._layout()
         run["count"] = run["count"] + ~np.isnan(y[:, -1])
-        alone = self._alone
+        alone = self.alone
         if alone.any() and looks_at(t, self.horizon):
             found = self._two_arms(policy, alone, y)
             share = np.sqrt(t / self.horizon)
@@ -128,7 +129,7 @@ class ScanWatch:
         looks = len(np.unique(plan.last - plan.first))
         student = np.minimum(tail_p(largest, np.maximum(a["independent"] - 1.0, 1.0)) * looks, 1.0)
         p = np.where(a["independent"] < RANK_MOMENTS, np.maximum(rank, student), rank)
-        p = np.where(self._alone, sequential.reflection_p(largest, np.full(len(largest), np.inf)), p)
+        p = np.where(self.alone, sequential.reflection_p(largest, np.full(len(largest), np.inf)), p)
         return np.where(largest > 0, p, 1.0)
 
     def seen(self, policy: Policy, y: Floats) -> Seen:
@@ -139,10 +140,10 @@ class ScanWatch:
         unit = np.where(np.isfinite(estimate), 1.0, np.nan)
         largest = np.where(policy.sign < 0, run["down"], np.where(policy.sign > 0, run["up"], 0.0)) * unit
         past = np.where((policy.sign < 0)[:, None], a["largest_down"], a["largest_up"])
-        exceeding = np.where(self._alone, 0, placebo.exceeding(largest, past))
+        exceeding = np.where(self.alone, 0, placebo.exceeding(largest, past))
         methods = [
             "before-after-sequential.v1" if alone else "before-after-scan-sequential.v1"
-            for alone in self._alone.tolist()
+            for alone in self.alone.tolist()
         ]
         return Seen(
             self._p(policy, run["up"], run["down"]),
@@ -153,7 +154,7 @@ class ScanWatch:
             high,
             run["count"],
             methods,
-            np.where(self._alone, 0, a["moments"]).astype(np.int64),
+            np.where(self.alone, 0, a["moments"]).astype(np.int64),
             exceeding.astype(np.int64),
         )
 
@@ -165,9 +166,9 @@ class ScanWatch:
         fail_level = np.where(policy.sign == 0, policy.alpha / 2.0, policy.alpha)
         now = t // size
         start = np.flatnonzero((plan.first == 0) & (plan.last <= now))
-        if now and len(start) and not self._alone.all():
+        if now and len(start) and not self.alone.all():
             j = int(start[-1])
-            rows = ~self._alone & (a["scale"][:, j] > 0)
+            rows = ~self.alone & (a["scale"][:, j] > 0)
             blocks = scan.block_means(self._after(policy, y)[:, : now * size], size, a["rare"] > 0)
             mean = scan.window_means(blocks, np.array([0]), np.array([now]))[:, 0]
             estimate = np.where(rows, mean - a["level"] - a["centre"][:, j], np.nan)
@@ -175,8 +176,8 @@ class ScanWatch:
             unit = a["scale"][:, j] * np.sqrt(plan.blocks / max(int(plan.last[j]), 1))
             to_null = np.where(rows, sequential.boundary(fail_level, df) * unit, np.nan)
             to_margin = np.where(rows, sequential.boundary(policy.alpha_pass, df) * unit, np.nan)
-        if self._alone.any() and t >= FIRST_LOOK:
-            alone = self._alone
+        if self.alone.any() and t >= FIRST_LOOK:
+            alone = self.alone
             found = self._two_arms(policy, alone, y)
             estimate[alone] = found.estimate
             for out, level in ((to_null, fail_level), (to_margin, policy.alpha_pass)):
@@ -188,7 +189,7 @@ class ScanWatch:
         """Spread of the whole stretch's change at the horizon, and its degrees of freedom."""
         _, plan = self._layout()
         whole = int(np.flatnonzero((plan.first == 0) & (plan.last == plan.blocks))[0])
-        scale = np.where(self._alone, np.nan, self.learnt["scale"][:, whole])
+        scale = np.where(self.alone, np.nan, self.learnt["scale"][:, whole])
         return scale, np.maximum(self.learnt["independent"] - 1.0, 1.0)
 
     def level(self) -> Floats:
