@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tidegate_analysis as ta
@@ -24,8 +26,6 @@ RULE = Rule("latency", RegressionCheck(SPECS, warm_up=0.0, horizon=900.0))
 
 
 def evaluation(*rules: Rule, complete: bool = False):
-    from dataclasses import replace
-
     made = begin(
         "e1",
         Gate("shop", "prod", rules=rules or (RULE,)),
@@ -151,3 +151,38 @@ def test_a_query_of_another_grammar_is_a_source_error():
     found = look_at_monitors(watch, evaluation(watch), [], {}, [], NOW)
     assert "column 13" in found.source_error
     assert found.settled
+
+
+@pytest.mark.parametrize("stops", ["both", "baseline", "one metric"])
+def test_points_that_end_before_the_horizon_do_not_pass(stops):
+    """Whoever wrote them may have died with the rollout: what came afterwards was seen by nobody."""
+    pieces = blocks(1.0, 50)
+    if stops == "baseline":
+        pieces += blocks(1.0, 40, first=50, arms=("canary",))
+    elif stops == "one metric":
+        rest = blocks(1.0, 40, first=50)
+        pieces += [replace(one, values=one.values[:1], metrics=("p95",)) for one in rest]
+    _, found = look_at_series(RULE, evaluation(), None, pieces, NOW + 960)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.seen is Seen.TOO_LITTLE
+    _, told = look_at_series(RULE, evaluation(complete=True), None, blocks(1.0, 50), NOW + 500)
+    assert told.verdict is Verdict.PASS
+
+
+def test_when_the_points_ended_is_told():
+    _, found = look_at_series(RULE, evaluation(), None, blocks(1.0, 50), NOW + 960)
+    assert found.reason == "ended_early"
+    assert found.sentence == (
+        "The points of p95 ended at 22:21:30 UTC, 410 s before the watch was over: what came after them was not seen."
+        " So did 1 more."
+    )
+
+
+def test_the_last_scrapes_may_be_missing():
+    _, found = look_at_series(RULE, evaluation(), None, blocks(1.0, 85), NOW + 960)
+    assert found.verdict is Verdict.PASS
+
+
+def test_a_regression_that_was_seen_fails_however_early_the_points_ended():
+    _, found = look_at_series(RULE, evaluation(), None, blocks(1.5, 50), NOW + 960)
+    assert found.verdict is Verdict.FAIL
