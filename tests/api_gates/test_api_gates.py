@@ -112,6 +112,32 @@ def test_an_update_may_create(calls):
     assert calls.gates.UpdateGate(request).gate.revision == 1
 
 
+def test_what_an_update_creates_is_checked_as_a_whole(calls):
+    """The mask names what is to change; of a gate that is not there yet, everything counts."""
+    service = fresh()
+    request = wire.UpdateGateRequest(
+        gate=gates_pb2.Gate(service=service, environment="prod", owner="ann"),
+        update_mask=FieldMask(paths=["owner"]),
+        allow_missing=True,
+    )
+    assert refused(lambda: calls.gates.UpdateGate(request)).fields == {"gate.rules": "at least one rule is needed"}
+    request.gate.rules.append(monitor_rule(""))
+    assert set(refused(lambda: calls.gates.UpdateGate(request)).fields) == {"gate.rules[0].monitor.query"}
+    request.gate.rules[0].monitor.query = "env:prod"
+    made = calls.gates.UpdateGate(request).gate
+    assert (made.owner, len(made.rules)) == ("ann", 1)
+
+
+def test_an_update_with_an_etag_creates_nothing(calls):
+    """Somebody has deleted the gate since its etag was read."""
+    made = create(calls, gate_of(fresh()))
+    calls.gates.DeleteGate(wire.DeleteGateRequest(name=made.name))
+    request = wire.UpdateGateRequest(gate=made, allow_missing=True)
+    assert refused(lambda: calls.gates.UpdateGate(request)).code == "NOT_FOUND"
+    request.gate.etag = ""
+    assert calls.gates.UpdateGate(request).gate.uid != made.uid
+
+
 def test_lists_by_parent_filter_and_page(calls):
     service = fresh()
     for k in range(5):

@@ -92,12 +92,14 @@ def apply(connection: Connection, path: str, dry_run: bool, prune: bool, yes: bo
         click.confirm(f"Delete {len(extra)} gates?", abort=True)
     done = 0
     for one, before, _, difference in changes:
-        if difference:
-            request = wire.UpdateGateRequest(gate=one.message, allow_missing=True)  # type: ignore[arg-type]
-            # What was shown is what is changed: somebody else's change in between is not overwritten.
-            request.gate.etag = before.etag if before is not None else ""
+        # What was shown is what is changed: what somebody else did in between is not overwritten.
+        if difference and before is None:
+            connection.call(stub.CreateGate, wire.CreateGateRequest(gate=one.message))  # type: ignore[arg-type]
+        elif difference and before is not None:
+            request = wire.UpdateGateRequest(gate=one.message)  # type: ignore[arg-type]
+            request.gate.etag = before.etag
             connection.call(stub.UpdateGate, request)
-            done += 1
+        done += bool(difference)
     for other in extra:
         connection.call(stub.DeleteGate, wire.DeleteGateRequest(name=other.name, etag=other.etag))
     deleted = f", {len(extra)} deleted" if extra else ""
