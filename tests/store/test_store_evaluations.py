@@ -88,6 +88,18 @@ def test_an_ensure_key_lives_as_long_as_it_was_told(run):
 
 
 @pytest.mark.parametrize("key", ["request_id", "ensure_key"])
+def test_a_repetition_is_found_without_storing_anything(run, key):
+    store = run.store.evaluations
+    wanted = evaluation(**{key: "k", "expire_time": T0 + 10})
+    assert run(store.earlier(wanted, "f")) is None
+    first = evaluation(**{key: "k", "expire_time": T0 + 10})
+    run(store.create(first, "f", AUDIT))
+    assert run(store.earlier(wanted, "f")) == first
+    with pytest.raises(NotFoundError):
+        run(store.get(wanted.id))
+
+
+@pytest.mark.parametrize("key", ["request_id", "ensure_key"])
 def test_callers_at_the_same_moment_get_the_same_evaluation(run, key):
     changes = {key: "k", "expire_time": T0 + 10}
 

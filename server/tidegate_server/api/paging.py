@@ -12,6 +12,8 @@ from tidegate_server.gates.errors import InvalidError
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
+# Of a position in a list, which is a 64 bit number.
+_POSITION_DIGITS = 18
 
 
 def page_size(asked: int, *, default: int = DEFAULT_SIZE, most: int = MAX_SIZE) -> int:
@@ -50,7 +52,7 @@ def read_token(token: str, *query: str) -> str:
     except (ValueError, binascii.Error, UnicodeError):
         found = None
     if not (isinstance(found, list) and len(found) == 2 and all(isinstance(one, str) for one in found)):
-        raise InvalidError([Violation("page_token", "is no token of this server; start again without one")])
+        raise _no_token()
     if found[0] != _mark(query):
         raise InvalidError(
             [
@@ -62,6 +64,18 @@ def read_token(token: str, *query: str) -> str:
         )
     cursor: str = found[1]
     return cursor
+
+
+def read_position(token: str, *query: str) -> int:
+    """Return the number in a token, 0 for no token; raises as `read_token`."""
+    cursor = read_token(token, *query) or "0"
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _POSITION_DIGITS):
+        raise _no_token()
+    return int(cursor)
+
+
+def _no_token() -> InvalidError:
+    return InvalidError([Violation("page_token", "is no token of this server; start again without one")])
 
 
 def _mark(query: tuple[str, ...]) -> str:

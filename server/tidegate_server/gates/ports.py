@@ -137,6 +137,13 @@ class EvaluationRepository(Protocol):
         """
         ...
 
+    async def earlier(self, evaluation: Evaluation, fingerprint: str) -> Evaluation | None:
+        """Return the stored evaluation that `create` would return in place of this one, None when it would store it.
+
+        Raises as `create`.
+        """
+        ...
+
     async def get(self, evaluation_id: str) -> Evaluation:
         """Return an evaluation. NotFoundError."""
         ...

@@ -267,6 +267,11 @@ class SqlEvaluations:
             # Another replica took the request id between our look and our write: now it is there to be found.
             return await self._database.write_together(store, committed)
 
+    async def earlier(self, evaluation: Evaluation, fingerprint: str) -> Evaluation | None:
+        """See `EvaluationRepository.earlier`."""
+        async with self._database.read() as connection:
+            return await self._earlier(connection, evaluation, fingerprint)
+
     async def _earlier(
         self, connection: AsyncConnection, evaluation: Evaluation, fingerprint: str
     ) -> Evaluation | None:
