@@ -49,6 +49,14 @@ def check_name(value: str, path: str, *, required: bool = True) -> list[Violatio
     return []
 
 
+def check_key(value: str, path: str) -> list[Violation]:
+    """Check a name that others are told from by: as `check_name`, and nothing that cannot be seen in it."""
+    found = check_name(value, path)
+    if not found and any(unicodedata.category(char) == "Cf" for char in value):
+        found.append(Violation(path, f"must hold no invisible characters, not {ascii(value)[:80]}"))
+    return found
+
+
 def check_text(value: str, path: str) -> list[Violation]:
     """Check a longer text: at most 4096 bytes, no NUL."""
     size = len(value.encode(errors="replace"))
@@ -60,12 +68,15 @@ def check_text(value: str, path: str) -> list[Violation]:
 def check_gate(gate: Gate, path: str = "") -> list[Violation]:
     """Return everything that is wrong with a gate. ``path`` ends in "." or is empty."""
     found = [
-        *check_name(gate.service, f"{path}service"),
-        *check_name(gate.environment, f"{path}environment"),
-        *check_name(gate.identifier, f"{path}identifier"),
+        *check_key(gate.service, f"{path}service"),
+        *check_key(gate.environment, f"{path}environment"),
+        *check_key(gate.identifier, f"{path}identifier"),
     ]
-    if gate.service == "-" or gate.environment == "-":
-        found.append(Violation(f"{path}service", 'the name "-" stands for any; choose another'))
+    found += [
+        Violation(f"{path}{name}", 'the name "-" stands for any; choose another')
+        for name in ("service", "environment")
+        if getattr(gate, name) == "-"
+    ]
     found += check_name(gate.owner, f"{path}owner", required=False)
     found += check_text(gate.description, f"{path}description")
     if len(gate.tags) > MAX_TAGS:
@@ -183,8 +194,8 @@ def _check_times(warm_up: float, horizon: float, path: str) -> list[Violation]:
 def check_deployment(deployment: Deployment, now: float, path: str = "deployment.") -> list[Violation]:
     """Return everything that is wrong with a deployment."""
     found = [
-        *check_name(deployment.service, f"{path}service"),
-        *check_name(deployment.environment, f"{path}environment"),
+        *check_key(deployment.service, f"{path}service"),
+        *check_key(deployment.environment, f"{path}environment"),
     ]
     for name in ("version", "previous_version", "commit", "actor"):
         found += check_name(getattr(deployment, name), f"{path}{name}", required=False)
