@@ -412,11 +412,13 @@ def series(name, **changes):
 @pytest.mark.parametrize(
     ("changes", "field", "tells"),
     [
-        ({"arm": 0}, "blocks[0].arm", "enum"),
+        ({"arm": 0}, "blocks[0].arm", "is needed; use one of ARM_BASELINE, ARM_CANARY"),
+        ({"arm": 9}, "blocks[0].arm", "9 is no value of this enum; use one of ARM_BASELINE, ARM_CANARY"),
         ({"metrics": ["nope"]}, "blocks[0].metrics[0]", "not declared"),
         ({"values": [1.0]}, "blocks[0].values", "are needed"),
         ({"step": 0}, "blocks[0].step", "above 0"),
         ({"start": time.time() + 3600}, "blocks[0].start_time", "in the future"),
+        ({"start": time.time() / 1000}, "blocks[0].start_time", "days before the deployment; at most 30"),
         ({"instance": "i" * 10_000}, "blocks[0].instance", "at most"),
     ],
 )

@@ -43,6 +43,7 @@ from tidegate_server.gates.ports import (
 )
 from tidegate_server.gates.validate import (
     MAX_AHEAD,
+    MAX_BEHIND,
     check_deployment,
     check_name,
     check_rules,
@@ -511,6 +512,10 @@ def _read_blocks(
         newest = block.start + block.step * (message.columns - 1)
         if newest > now + MAX_AHEAD:
             wrong.add(f"{at}.start_time", f"the last point lies {newest - now:.0f} s in the future")
+        elif evaluation.deployed_at - block.start > MAX_BEHIND:
+            # One block with a wrong clock would keep every rule of the evaluation from looking at the others.
+            days = (evaluation.deployed_at - block.start) / 86400
+            wrong.add(f"{at}.start_time", f"lies {days:.0f} days before the deployment; at most 30 days are taken")
         elif step is not None and abs(block.step - step) > 1e-6 * step:
             wrong.add(f"{at}.step", f"{block.step:g} s; the points of this evaluation have {step:g} s")
         try:

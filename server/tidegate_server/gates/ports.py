@@ -173,7 +173,8 @@ class EvaluationRepository(Protocol):
         """Append blocks, and make the evaluation due at once.
 
         Each block comes with its sequence number; sequences up to the last one taken of this writer are
-        skipped (a retry), a gap raises PreconditionError("SEQUENCE_GAP", ...), 0 means "number it for me".
+        skipped (a retry), or raise AlreadyExistsError("SEQUENCE_REUSED", ...) when their points are others. A gap
+        raises PreconditionError("SEQUENCE_GAP", ...), 0 means "number it for me".
         ``complete`` sets ``series_complete`` in the same transaction.
         PreconditionError("EVALUATION_FINISHED", ...) when it is finished, except for a retry of blocks that
         were all taken before. ``max_points`` limits the points of the evaluation over all its writes: blocks that
