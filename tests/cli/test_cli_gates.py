@@ -468,10 +468,10 @@ def test_authorisation_and_tokens(run):
     assert identity in listed
     assert "deployer for shop* in prod" in listed
     assert token.split("_", 2)[2] not in listed
-    assert run("token", "create", "--name", "ci", "--role", "viewer").code == 4
+    assert run("token", "create", "--name", "ci", "--role", "viewer").code == 2
     assert run("auth", "allow-certificate", "spiffe://ci", "--role", "viewer").code == 0
     assert run("token", "revoke", identity).code == 0
-    assert run("token", "revoke", "none").code == 4
+    assert run("token", "revoke", "none").code == 2
     log = run("auth", "log").out
     assert "auth.enable" in log
     assert "token.revoke" in log
@@ -479,3 +479,20 @@ def test_authorisation_and_tokens(run):
     assert "off" in run("auth", "disable").out
     assert run("token", "create", "--name", "x", "--role", "god").code == 2
     assert run("token", "create", "--name", "x", "--role", "viewer", "--expires-in", "soon").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tells"),
+    [
+        (["token", "create", "--name", ""], "--name: is needed"),
+        (["token", "create", "--name", " ci"], "--name: must not begin or end with a blank"),
+        (["token", "create", "--name", "ci", "--service", ""], "--service: is needed"),
+        (["token", "create", "--name", "ci", "--env", "a\nb"], "--env: must hold no control characters"),
+        (["auth", "allow-certificate", ""], "IDENTITY: is needed"),
+    ],
+)
+def test_nobody_gets_a_role_without_a_name_or_for_nothing(run, arguments, tells):
+    found = run(*arguments, "--role", "viewer")
+    assert found.code == 2
+    assert tells in found.err
+    assert "no tokens" in run("token", "list").out

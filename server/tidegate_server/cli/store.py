@@ -5,6 +5,7 @@ Like ``tidegate auth`` these commands open the store: who may read and write it 
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,8 @@ def export(evaluation: str, folder: Path, store_url: str | None) -> None:
 def delete(evaluations: tuple[str, ...], yes: bool, store_url: str | None) -> None:
     """Delete evaluations with their series, whatever their age. The audit log keeps that they were there."""
     if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("there is nobody to ask; say --yes")
         click.confirm(f"delete {len(evaluations)} evaluations and their series for good?", abort=True)
 
     async def work(opened: Store) -> None:
