@@ -3,6 +3,7 @@ words."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -10,10 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tidegate.v1 import evaluation_service_pb2 as wire
+from tidegate.v1 import evaluation_service_pb2_grpc
 from tidegate_server.app import Server
 from tidegate_server.cli import main
+from tidegate_server.cli.connection import Connection
+from tidegate_server.cli.evaluate import follow
+from tidegate_server.cli.exits import CouldNotLookError
 
-from tests.api_gates.gate_calls import fresh
+from tests.api_gates.gate_calls import Calls, deployment_of, fresh, regression_rule
 
 
 @dataclass
@@ -418,7 +424,35 @@ def test_rules_of_a_file_are_told_with_their_place(run):
         "-f",
         rules_file(service, "- name: a\n  regression: {metrics: [{name: p}]}\n"),
     )
-    assert "deployment.version: is needed: rule 'a' compares" in found.err
+    assert found.err == "tidegate: --version: is needed: rule 'a' compares the new version with the one it replaces\n"
+
+
+def test_a_server_that_goes_away_while_somebody_waits_is_told(serving, capsys):
+    """It may come back, so it is asked again; but nobody should wait for hours without a word."""
+    with serving.server(drain_pause_seconds=0.0) as gone, contextlib.closing(Calls(gone.target)) as calls:
+        request = wire.StartEvaluationRequest(deployment=deployment_of(fresh()))
+        request.inline_rules.rules.append(regression_rule())
+        started = calls.evaluations.StartEvaluation(request).evaluation
+    connection = Connection(gone.target, "", None, 30.0)
+    stub = connection.stub(evaluation_service_pb2_grpc.EvaluationServiceStub)
+    with contextlib.closing(connection), pytest.raises(CouldNotLookError) as told:
+        follow(connection, stub, started, 3.0, until_decided=True)
+    assert f"no decision within 3 s; no server answers at {gone.target}; the evaluation goes on" in told.value.message
+    assert capsys.readouterr().err.count(f"no server answers at {gone.target}; asking again") == 1
+
+
+def test_who_interrupts_the_waiting_learns_that_the_evaluation_goes_on(run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Connection, "stream", interrupted)
+    found = evaluate(run, fresh(), "-f", rules_file("any"))
+    identity = found.err.split()[1]
+    assert found.code == 130
+    assert found.err.splitlines()[-2:] == [
+        f"the evaluation goes on: tidegate evaluation watch {identity}",
+        "interrupted",
+    ]
 
 
 def test_no_server_is_could_not_look(run):
