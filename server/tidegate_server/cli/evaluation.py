@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from tidegate.v1 import evaluation_service_pb2 as wire
 from tidegate.v1 import evaluation_service_pb2_grpc, evaluations_pb2, metrics_pb2
 
@@ -18,10 +20,12 @@ from tidegate_server.cli.evaluate import MAX_SECONDS, exit_code_of, follow, show
 from tidegate_server.cli.exits import CouldNotLookError
 from tidegate_server.cli.gate import parent
 from tidegate_server.cli.plain import plain, word
-from tidegate_server.cli.render import decision_word, styled_verdict
+from tidegate_server.cli.render import decision_word, styled_verdict, to_second
 
 DECISIONS = ("proceed", "halt", "hold")
 LABELS = ("true-alarm", "false-alarm", "missed", "correct-pass")
+# Below this many columns a table of evaluations is no longer readable.
+WIDE = 120
 OUTPUTS = click.Choice(["text", "json"])
 
 
@@ -73,22 +77,55 @@ def list_evaluations(
     if output == "json":
         click.echo(json.dumps([plain(one) for one in found], indent=2, allow_nan=False))
         return
+    show_list(found, console.out())
+
+
+def show_list(found: Sequence[evaluations_pb2.Evaluation], to: Console) -> None:
+    """Print evaluations as a table, or in two lines each where a row of it would be broken."""
+    if not found:
+        to.print("no evaluations")
+    elif to.width < WIDE:
+        for one in found:
+            to.print(_briefly(one), soft_wrap=True)
+    else:
+        to.print(_table(found))
+
+
+def _table(found: Sequence[evaluations_pb2.Evaluation]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("id", "service", "environment", "version", "state", "verdict", "decision", "created"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("id", "state", "verdict", "created"))
     for one in found:
-        over = " (overridden)" if one.HasField("override") else ""
         table.add_row(
-            one.name.removeprefix("evaluations/"),
+            _identity(one),
             one.deployment.service,
             one.deployment.environment,
             one.deployment.version,
             word(evaluations_pb2.EvaluationState.DESCRIPTOR, one.state) or "-",
             styled_verdict(one.verdict),
-            decision_word(one.decision) + over,
-            one.create_time.ToJsonString(),
+            _decision(one),
+            to_second(one.create_time),
         )
-    console.out().print(table if found else "no evaluations")
+    return table
+
+
+def _briefly(one: evaluations_pb2.Evaluation) -> Text:
+    text = Text(f"{_identity(one)}  {to_second(one.create_time)}\n  ")
+    if one.verdict:
+        text.append_text(styled_verdict(one.verdict))
+    else:
+        text.append(word(evaluations_pb2.EvaluationState.DESCRIPTOR, one.state) or "-", "dim")
+    version = f" {one.deployment.version}" if one.deployment.version else ""
+    text.append(f"  {_decision(one)}  {one.deployment.service}{version} in {one.deployment.environment}")
+    return text
+
+
+def _identity(one: evaluations_pb2.Evaluation) -> str:
+    return one.name.removeprefix("evaluations/")
+
+
+def _decision(one: evaluations_pb2.Evaluation) -> str:
+    return decision_word(one.decision) + (" (overridden)" if one.HasField("override") else "")
 
 
 @evaluation.command(name="show")

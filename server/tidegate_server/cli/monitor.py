@@ -20,6 +20,7 @@ from tidegate_server.cli.config_file import parse_duration, parse_time
 from tidegate_server.cli.connection import Connection, connected
 from tidegate_server.cli.exits import RefusedError
 from tidegate_server.cli.plain import plain, word
+from tidegate_server.cli.render import to_second
 
 STATES = ("ok", "warn", "alert", "no_data", "skipped", "unknown")
 _STYLES = {"OK": "green", "WARN": "yellow", "ALERT": "bold red", "NO_DATA": "bold magenta"}
@@ -165,7 +166,7 @@ def list_monitors(connection: Connection, query: str, limit: int, output: str) -
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("id", "name", "group", "state", "since", "muted", "tags"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("state", "since"))
     for one in found:
         for group in one.groups or [monitors_pb2.MonitorGroup(state=one.state)]:
             table.add_row(
@@ -173,7 +174,7 @@ def list_monitors(connection: Connection, query: str, limit: int, output: str) -
                 one.display_name,
                 group.group,
                 _state(group.state),
-                group.since.ToJsonString() if group.HasField("since") else "",
+                to_second(group.since) if group.HasField("since") else "",
                 "yes" if group.muted else "",
                 " ".join(one.tags),
             )
