@@ -4,6 +4,7 @@ words."""
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import time
 from dataclasses import dataclass
@@ -112,7 +113,14 @@ def test_what_get_prints_apply_takes(run):
     assert as_json["rules"][1]["regression"]["horizon"] == 900.0
 
 
-def test_prune_asks_and_deletes_only_in_the_places_of_the_file(run):
+class Terminal(io.StringIO):
+    """What somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_prune_asks_and_deletes_only_in_the_places_of_the_file(run, monkeypatch):
     service, other = fresh(), fresh()
     for one in (service, other):
         run("gate", "apply", "-f", gates_file(one, identifier="extra"))
@@ -120,6 +128,9 @@ def test_prune_asks_and_deletes_only_in_the_places_of_the_file(run):
     refused = run("gate", "apply", "-f", path, "--prune")
     assert refused.code == 2
     assert "nobody to ask; say --yes" in refused.err
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    refused = run("gate", "apply", "-f", path, "--prune")
+    assert (refused.code, refused.err) == (2, "tidegate: nothing was changed\n")
     assert "delete " in run("gate", "apply", "-f", path, "--prune", "--dry-run").out
     assert "1 deleted" in run("gate", "apply", "-f", path, "--prune", "--yes").out
     assert run("gate", "get", "--service", service, "--env", "prod", "--identifier", "extra").code == 2

@@ -83,7 +83,7 @@ def test_delete_asks_and_is_remembered(file, capsys, monkeypatch):
     _fill(file, one, other)
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     assert _run(file, "delete", one.id) == Exit.USAGE
-    assert "there is nobody to ask; say --yes" in capsys.readouterr().err
+    assert "There is nobody to ask; say --yes" in capsys.readouterr().err
     assert _left(file)[0] == {one.id, other.id}
     assert _run(file, "delete", one.id, "--yes") == 0
     assert "deleted 1" in capsys.readouterr().out

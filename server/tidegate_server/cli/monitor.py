@@ -137,7 +137,9 @@ def _batches(path: str) -> Iterator[list[monitors_pb2.MonitorStateReport]]:
 def _report(line: str, place: str) -> monitors_pb2.MonitorStateReport:
     try:
         content = json.loads(line)
-        if isinstance(content, dict) and str(content.get("state", "")).lower() in STATES:
+        if not isinstance(content, dict):
+            raise ValueError('a state such as {"monitor_id": "a", "state": "ok"} is expected')
+        if str(content.get("state", "")).lower() in STATES:
             content["state"] = f"MONITOR_STATE_{content['state'].upper()}"
         return json_format.ParseDict(content, monitors_pb2.MonitorStateReport())
     except (json.JSONDecodeError, json_format.ParseError, ValueError, TypeError) as error:

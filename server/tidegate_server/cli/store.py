@@ -5,7 +5,6 @@ Like ``tidegate auth`` these commands open the store: who may read and write it 
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tidegate_server.cli.auth import _audit, _store_option, _with_store
-from tidegate_server.cli.exits import CouldNotLookError
+from tidegate_server.cli.exits import CouldNotLookError, confirm
 
 if TYPE_CHECKING:
     from tidegate_server.store import Store
@@ -69,9 +68,7 @@ def export(evaluation: str, folder: Path, store_url: str | None) -> None:
 def delete(evaluations: tuple[str, ...], yes: bool, store_url: str | None) -> None:
     """Delete evaluations with their series, whatever their age. The audit log keeps that they were there."""
     if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError("there is nobody to ask; say --yes")
-        click.confirm(f"delete {len(evaluations)} evaluations and their series for good?", abort=True)
+        confirm(f"Delete {len(evaluations)} evaluations and their series for good?")
 
     async def work(opened: Store) -> None:
         for name in evaluations:
