@@ -673,7 +673,36 @@ def test_refusals_of_very_long_names_still_arrive(calls, length):
     assert len(found.message) <= 1000
 
 
-@pytest.mark.parametrize("cursor", ["x", "-1", "9" * 40, "\u0663"])
+def test_a_large_block_comes_in_pieces_that_any_client_takes(calls):
+    made = start(calls, fresh(), regression_rule("a", "b"), deployment=deployment_of(fresh()))
+    start_time = round(time.time()) - 2_000_000
+    whole = arms(start_time, metrics=("a", "b"), columns=180_000)[0]
+    small = arms(start_time, metrics=("b", "a"), columns=3)[1]
+    calls.evaluations.WriteSeries(wire.WriteSeriesRequest(name=made.name, blocks=[whole, small]))
+    for rule, page_size in (("", 50), ("latency", 1)):
+        pieces, token = [], ""
+        while True:
+            page = calls.evaluations.GetEvidence(
+                wire.GetEvidenceRequest(name=made.name, rule=rule, page_size=page_size, page_token=token)
+            )
+            assert page.ByteSize() < 4 * 1024 * 1024
+            assert bool(page.rule_results) == (not token)
+            pieces += page.blocks
+            token = page.next_page_token
+            if not token:
+                break
+        assert [piece.sequence for piece in pieces] == [1] * (len(pieces) - 1) + [2]
+        assert list(pieces[-1].values) == list(small.values)
+        first = pieces[:-1]
+        assert len(first) > 1
+        values = [np.asarray(piece.values).reshape(2, -1) for piece in first]
+        assert np.concatenate(values, axis=1).tobytes() == np.asarray(whole.values).tobytes()
+        columns = np.cumsum([0, *(piece.columns for piece in first[:-1])])
+        assert [piece.start_time.seconds for piece in first] == [start_time + int(k) * 10 for k in columns]
+    calls.evaluations.CancelEvaluation(wire.CancelEvaluationRequest(name=made.name))
+
+
+@pytest.mark.parametrize("cursor", ["x", "1", "-1:0", f"{'9' * 40}:0", "\u0663:0"])
 def test_evidence_tokens_that_somebody_made_up_are_refused(calls, cursor):
     made = start(calls, fresh())
     request = wire.GetEvidenceRequest(name=made.name, page_token=write_token(cursor, "evidence", made.name, ""))

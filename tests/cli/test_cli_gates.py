@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tidegate.v1 import evaluation_service_pb2 as wire
-from tidegate.v1 import evaluation_service_pb2_grpc
+from tidegate.v1 import evaluation_service_pb2_grpc, metrics_pb2
 from tidegate_server.app import Server
 from tidegate_server.cli import main
 from tidegate_server.cli.connection import Connection
 from tidegate_server.cli.evaluate import follow
+from tidegate_server.cli.evaluation import requests_of
 from tidegate_server.cli.exits import CouldNotLookError
 
 from tests.api_gates.gate_calls import Calls, deployment_of, fresh, regression_rule
@@ -381,6 +382,15 @@ def test_the_export_holds_the_evaluation_itself(run):
     assert table.num_rows == 0
     held = json.loads(table.schema.metadata[b"tidegate.evaluation"])
     assert (held["verdict"], held["rule_results"][0]["reason"]) == ("FAIL", "no_match")
+
+
+def test_points_are_written_in_requests_that_a_server_takes():
+    """A file may hold more than one message may."""
+    block = metrics_pb2.SeriesBlock(values=[1.0] * 100_000)
+    parts = list(requests_of([block] * 30 + [metrics_pb2.SeriesBlock()] * 500))
+    assert sum(map(len, parts)) == 530
+    assert all(sum(one.ByteSize() for one in part) < 4 * 1024 * 1024 for part in parts)
+    assert all(1 <= len(part) <= 200 for part in parts)
 
 
 def test_a_key_returns_the_same_evaluation(run):

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from tidegate.v1 import evaluation_service_pb2 as wire
 from tidegate.v1 import evaluation_service_pb2_grpc, metrics_pb2
 
-from tidegate_server.api.blocks import Declared, count_points, decode_block, encode_block
+from tidegate_server.api.blocks import Declared, count_points, cut_block, decode_block, encode_block
 from tidegate_server.api.evaluation_messages import BASIC, FULL, encode_evaluation, encode_rule_result
 from tidegate_server.api.gate_messages import decode_deployment, decode_member, decode_rules
 from tidegate_server.api.metrics import decode_duration
@@ -58,6 +58,8 @@ MAX_WRITER_BYTES = 128
 MAX_BLOCKS = 1000
 MAX_EVIDENCE_BLOCKS = 200
 EVIDENCE_BYTES = 2 * 1024 * 1024
+# Larger blocks are told in pieces: clients take messages of 4 MiB unless they were told otherwise.
+EVIDENCE_PIECE_BYTES = 1024 * 1024
 DEFAULT_TTL = 3600.0
 MAX_TTL = 7 * 86400.0
 # A watcher looks by itself this often, should a change ever not be told.
@@ -263,16 +265,15 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
             names = ", ".join(rule.name for rule in found.gate.rules)
             raise InvalidError([Violation("rule", f"there is no rule {request.rule[:60]!r}; rules are {names}")])
         bound = ("evidence", request.name, request.rule)
-        after = read_position(request.page_token, *bound)
+        after, column = read_position(request.page_token, *bound)
         size = page_size(request.page_size, most=MAX_EVIDENCE_BLOCKS)
         response = wire.GetEvidenceResponse()
-        if not after:
+        if not request.page_token:
             names_wanted = {rule.name for rule in rules}
             response.rule_results.extend(encode_rule_result(one) for one in found.results if one.rule in names_wanted)
         stored = await self._evaluations.blocks(found.id, after_position=after, limit=size + 1)
-        last = _add_blocks(response, stored[:size], rules if request.rule else None)
-        if last is not None and last < stored[-1].position:
-            response.next_page_token = write_token(str(last), *bound)
+        following = _add_blocks(response, stored, column, size, rules[0] if request.rule else None)
+        response.next_page_token = write_token(following, *bound)
         return response
 
     async def WriteSeries(  # noqa: N802
@@ -537,18 +538,21 @@ def _check_sequences(blocks: Sequence[metrics_pb2.SeriesBlock], wrong: Violation
 
 
 def _add_blocks(
-    response: wire.GetEvidenceResponse, stored: Sequence[StoredBlock], rules: Sequence[Rule] | None
-) -> int | None:
-    """Add blocks until the page is full; return the position of the last one that was looked at."""
-    size, last = 0, None
-    for one in stored:
-        parts = [one.block] if rules is None else [rows_for(rule, one.block) for rule in rules]
-        for block in parts:
-            if block is not None:
-                message = encode_block(block, one.position)
-                size += message.ByteSize()
-                response.blocks.append(message)
-        last = one.position
-        if size >= EVIDENCE_BYTES:
-            break
-    return last
+    response: wire.GetEvidenceResponse, stored: Sequence[StoredBlock], column: int, size: int, rule: Rule | None
+) -> str:
+    """Add blocks until the page is full, the first of them from a column on; return where the next page begins, ""
+    when there is nothing left.
+
+    ``stored`` holds one block more than fits on a page, if there are so many.
+    """
+    told = 0
+    for one in stored[:size]:
+        block = one.block if rule is None else rows_for(rule, one.block)
+        for at, piece in cut_block(block, EVIDENCE_PIECE_BYTES, column) if block is not None else ():
+            if told >= EVIDENCE_BYTES or len(response.blocks) >= size:
+                return f"{one.position - 1}:{at}"
+            message = encode_block(piece, one.position)
+            told += message.ByteSize()
+            response.blocks.append(message)
+        column = 0
+    return f"{stored[size - 1].position}:0" if len(stored) > size else ""

@@ -6,14 +6,15 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 
 from tidegate_server.errors import Violation
 from tidegate_server.gates.errors import InvalidError
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
-# Of a position in a list, which is a 64 bit number.
-_POSITION_DIGITS = 18
+# Numbers of 64 bit.
+_POSITION = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 
 
 def page_size(asked: int, *, default: int = DEFAULT_SIZE, most: int = MAX_SIZE) -> int:
@@ -66,12 +67,13 @@ def read_token(token: str, *query: str) -> str:
     return cursor
 
 
-def read_position(token: str, *query: str) -> int:
-    """Return the number in a token, 0 for no token; raises as `read_token`."""
-    cursor = read_token(token, *query) or "0"
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _POSITION_DIGITS):
+def read_position(token: str, *query: str) -> tuple[int, int]:
+    """Return the two numbers in a token (an item, and how much of it was told), zeros for no token; raises as
+    `read_token`."""
+    found = _POSITION.fullmatch(read_token(token, *query) or "0:0")
+    if found is None:
         raise _no_token()
-    return int(cursor)
+    return int(found[1]), int(found[2])
 
 
 def _no_token() -> InvalidError:

@@ -24,6 +24,10 @@ from tidegate_server.cli.render import decision_word, styled_verdict, to_second
 
 DECISIONS = ("proceed", "halt", "hold")
 LABELS = ("true-alarm", "false-alarm", "missed", "correct-pass")
+# What is written at once: far below the 16 MiB that a server takes unless it was told otherwise.
+BLOCK_BYTES = 1024 * 1024
+REQUEST_BYTES = 2 * 1024 * 1024
+REQUEST_BLOCKS = 200
 # Below this many columns a table of evaluations is no longer readable.
 WIDE = 120
 OUTPUTS = click.Choice(["text", "json"])
@@ -168,14 +172,26 @@ def write(connection: Connection, identity: str, path: str | None, writer: str, 
         found = connection.call(stub.GetEvaluation, wire.GetEvaluationRequest(name=_name(identity))).evaluation
         blocks = _blocks(path, found)
     taken = 0
-    for at in range(0, len(blocks), 200):
-        part = blocks[at : at + 200]
-        last = complete and at + 200 >= len(blocks)
-        request = wire.WriteSeriesRequest(name=_name(identity), writer=writer, blocks=part, complete=last)
+    for part in requests_of(blocks):
+        request = wire.WriteSeriesRequest(name=_name(identity), writer=writer, blocks=part)
         taken += connection.call(stub.WriteSeries, request).blocks_taken
-    if complete and not blocks:
+    if complete:
         connection.call(stub.WriteSeries, wire.WriteSeriesRequest(name=_name(identity), complete=True))
     click.echo(f"{taken} blocks written{', complete' if complete else ''}")
+
+
+def requests_of(blocks: Sequence[metrics_pb2.SeriesBlock]) -> Iterator[list[metrics_pb2.SeriesBlock]]:
+    """Yield blocks in parts that a server takes in one request."""
+    part: list[metrics_pb2.SeriesBlock] = []
+    size = 0
+    for block in blocks:
+        if part and (size >= REQUEST_BYTES or len(part) >= REQUEST_BLOCKS):
+            yield part
+            part, size = [], 0
+        part.append(block)
+        size += block.ByteSize()
+    if part:
+        yield part
 
 
 def _blocks(path: str, found: evaluations_pb2.Evaluation) -> list[metrics_pb2.SeriesBlock]:
@@ -184,7 +200,7 @@ def _blocks(path: str, found: evaluations_pb2.Evaluation) -> list[metrics_pb2.Se
     from tidegate_analysis.frames import blocks_of
     from tidegate_analysis.spec import MetricSpec
 
-    from tidegate_server.api.blocks import encode_block
+    from tidegate_server.api.blocks import cut_block, encode_block
     from tidegate_server.cli.series_file import read_series
 
     frame = read_series(path)
@@ -201,7 +217,7 @@ def _blocks(path: str, found: evaluations_pb2.Evaluation) -> list[metrics_pb2.Se
         blocks = blocks_of(watched, tuple(MetricSpec(name) for name in names), deployed_at=start.ToNanoseconds() / 1e9)
     except BlockError as error:
         raise CouldNotLookError(f"{path}: {error}") from None
-    return [encode_block(block) for block in blocks]
+    return [encode_block(piece) for block in blocks for _, piece in cut_block(block, BLOCK_BYTES)]
 
 
 @evaluation.command()
