@@ -12,12 +12,15 @@ from tidegate_server.gates.model import (
     Deployment,
     Gate,
     MonitorCheck,
+    MonitorState,
     RegressionCheck,
     Rule,
     Seen,
+    StateSpan,
     Verdict,
 )
-from tidegate_server.rules import declared_metrics, look_at_monitors, look_at_series, rows_for
+from tidegate_server.monitors.model import Monitor, MonitorGroup, MonitorHistory
+from tidegate_server.rules import declared_metrics, look_at_monitors, look_at_series, look_of, rows_for
 
 NOW = 1_700_000_000.0
 STEP = 10.0
@@ -143,12 +146,12 @@ def test_each_type_of_rule_has_its_own_look():
     with pytest.raises(TypeError):
         look_at_series(watch, evaluation(watch), None, [], NOW)
     with pytest.raises(TypeError):
-        look_at_monitors(RULE, evaluation(), [], {}, [], NOW)
+        look_at_monitors(RULE, [], {}, [], look_of(RULE, evaluation(), NOW))
 
 
 def test_a_query_of_another_grammar_is_a_source_error():
     watch = Rule("m", MonitorCheck("env:prod AND"))
-    found = look_at_monitors(watch, evaluation(watch), [], {}, [], NOW)
+    found = look_at_monitors(watch, [], {}, [], look_of(watch, evaluation(watch), NOW))
     assert "column 13" in found.source_error
     assert found.settled
 
@@ -186,3 +189,22 @@ def test_the_last_scrapes_may_be_missing():
 def test_a_regression_that_was_seen_fails_however_early_the_points_ended():
     _, found = look_at_series(RULE, evaluation(), None, blocks(1.5, 50), NOW + 960)
     assert found.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(("behind", "verdict"), [(0.0, Verdict.PASS), (500.0, Verdict.FAIL)])
+def test_a_watch_that_stood_still_ends_later_by_the_clock_that_states_are_told_by(behind, verdict):
+    """The evaluation's own time is over at 600 s; what was told until then counts, whatever the clock said."""
+    watch = Rule("m", MonitorCheck("*", duration=600.0))
+    told = StateSpan(MonitorState.ALERT, NOW + 900, None)
+    before = StateSpan(MonitorState.OK, NOW - 100, NOW + 900)
+    monitor = Monitor("m1", "Errors", groups=(MonitorGroup("", state=MonitorState.ALERT, since=NOW + 900),))
+    history = MonitorHistory("m1", {"": (before, told)})
+    look = look_of(watch, evaluation(watch), NOW + 600, behind)
+    found = look_at_monitors(watch, [monitor], {"m1": history}, [], look)
+    assert (found.verdict, found.settled) == (verdict, True)
+
+
+def test_one_look_is_one_look_however_late():
+    once = Rule("m", MonitorCheck("*"))
+    look = look_of(once, evaluation(once), NOW, 500.0)
+    assert (look.since, look.until, look.over) == (NOW + 500, NOW + 500, True)
