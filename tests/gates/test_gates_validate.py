@@ -92,6 +92,11 @@ CASES = [
     (with_rule(MonitorCheck("status:ok")), "rules[1].monitor.query", "would hide the states"),
     (with_rule(MonitorCheck("a", duration=-1)), "rules[1].monitor.duration", "0 s to 7200 s, not -1 s"),
     (with_rule(MonitorCheck("a", duration=7201)), "rules[1].monitor.duration", "not 7201 s"),
+    (
+        with_rule(MonitorCheck("a", fail_on=frozenset({MonitorState.WARN, MonitorState.NO_DATA}))),
+        "rules[1].monitor.fail_on",
+        "ALERT, which is worse, would pass; add ALERT",
+    ),
     (with_rule(MonitorCheck("a", fail_on=frozenset())), "rules[1].monitor.fail_on", "at least one state"),
     (
         with_rule(MonitorCheck("a", fail_on=frozenset({MonitorState.OK}))),

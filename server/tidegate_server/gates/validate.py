@@ -156,6 +156,8 @@ def _check_monitor(check: MonitorCheck, path: str) -> list[Violation]:
     if never:
         names = ", ".join(sorted(state.name for state in never))
         found.append(Violation(f"{path}.fail_on", f"{names} cannot fail a rule; use WARN, ALERT, NO_DATA or UNKNOWN"))
+    if MonitorState.WARN in check.fail_on and MonitorState.ALERT not in check.fail_on:
+        found.append(Violation(f"{path}.fail_on", "WARN fails and ALERT, which is worse, would pass; add ALERT"))
     if not check.fail_on:
         found.append(Violation(f"{path}.fail_on", "at least one state is needed"))
     if not 1 <= check.max_matches <= MAX_MATCHES:
