@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from tidegate.v1 import evaluation_service_pb2 as es
 from tidegate.v1 import gate_service_pb2 as wire
 from tidegate.v1 import gates_pb2, rules_pb2
+from tidegate_server.api.paging import write_token
+from tidegate_server.store.filters import write_cursor
 
 from tests.api_gates.gate_calls import fresh, gate_of, monitor_rule, name_of, regression_rule, seconds
 from tests.server.harness import refused
@@ -162,6 +165,21 @@ def test_lists_by_parent_filter_and_page(calls):
     assert seen == ["default", "g0", "g1", "g2", "g3", "g4"]
 
 
+@pytest.mark.parametrize("cursor", ["x", "\ud800", write_cursor("a", "b"), write_cursor(10**30, "x")])
+def test_page_tokens_that_somebody_made_up_are_refused(calls, cursor):
+    ours = wire.ListGatesRequest(page_token=write_token(cursor, "gates", "", ""))
+    theirs = es.ListEvaluationsRequest(page_token=write_token(cursor, "evaluations", "", ""))
+    for call in (lambda: calls.gates.ListGates(ours), lambda: calls.evaluations.ListEvaluations(theirs)):
+        found = refused(call)
+        assert (found.code, list(found.fields)) == ("INVALID_ARGUMENT", ["page_token"])
+
+
+def test_a_revision_that_no_gate_can_have(calls):
+    made = create(calls, gate_of(fresh()))
+    found = refused(lambda: calls.gates.GetGate(wire.GetGateRequest(name=made.name, revision=2**64 - 1)))
+    assert (found.code, found.reason) == ("NOT_FOUND", "GATE_NOT_FOUND")
+
+
 def test_page_tokens_belong_to_their_list(calls):
     service = fresh()
     for k in range(3):
@@ -274,6 +292,14 @@ def test_gates_that_are_refused(calls, change, field, tells):
     found = refused(lambda: create(calls, broken(change)))
     assert found.code == "INVALID_ARGUMENT"
     assert tells in found.fields[field], found.fields
+
+
+def test_a_fault_is_told_once(calls):
+    rule = rules_pb2.Rule(name="latency")
+    rule.regression.SetInParent()
+    request = wire.CreateGateRequest(gate=gate_of(fresh(), rule))
+    found = refused(lambda: calls.gates.CreateGate(request))
+    assert found.message == "gate.rules[0].regression.metrics: at least one metric is needed"
 
 
 def test_all_faults_are_told_at_once(calls):

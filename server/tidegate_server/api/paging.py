@@ -50,7 +50,8 @@ def read_token(token: str, *query: str) -> str:
         return ""
     try:
         found = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except (ValueError, binascii.Error, UnicodeError):
+        "".join(found).encode()  # JSON may name half a character, which no store takes
+    except (ValueError, TypeError, binascii.Error):
         found = None
     if not (isinstance(found, list) and len(found) == 2 and all(isinstance(one, str) for one in found)):
         raise _no_token()
