@@ -140,8 +140,21 @@ CASES = {
         [was("m", (OK, LONG_AGO), (ALERT, 600))], F, "monitor_failing", failing=("m",)
     ),
     "NO_DATA": Case([was("m", (OK, LONG_AGO), (NO_DATA, 10))], F, "monitor_failing", failing=("m",)),
-    "NO_DATA is allowed": Case(
-        [was("m", (NO_DATA, LONG_AGO))], P, "all_well", replace(WINDOW, fail_on=frozenset({ALERT}))
+    "NO_DATA does not fail": Case(
+        [was("m", (NO_DATA, LONG_AGO))],
+        None,
+        "unknown_state",
+        replace(WINDOW, fail_on=frozenset({ALERT})),
+        seen=Seen.NOTHING,
+    ),
+    "NO_DATA does not fail and data came back": Case(
+        [was("m", (NO_DATA, LONG_AGO), (OK, 500))], P, "all_well", replace(WINDOW, fail_on=frozenset({ALERT}))
+    ),
+    "NO_DATA does not fail and is muted": Case(
+        [was("m", (NO_DATA, LONG_AGO, True)), was("n", (OK, LONG_AGO))],
+        P,
+        "all_well",
+        replace(WINDOW, fail_on=frozenset({ALERT})),
     ),
     "WARN passes": Case([was("m", (WARN, LONG_AGO))], P, "all_well"),
     "WARN fails where asked for": Case([was("m", (WARN, LONG_AGO))], F, "monitor_failing", WARNS, failing=("m",)),

@@ -8,8 +8,8 @@ from the moment its source told, so an alert that came and went between two look
 * More than ``max_matches`` monitors matched at some moment: FAIL, the query is too wide.
 * SKIPPED is looked through: the state before it goes on. Before any state, and for monitors that were never
   told of, the state is UNKNOWN.
-* UNKNOWN at the end of the window (if it is not in ``fail_on``): the rule could not see; `on_no_data`
-  decides.
+* UNKNOWN or NO_DATA at the end of the window (if it is not in ``fail_on``): the rule could not see;
+  `on_no_data` decides.
 """
 
 from __future__ import annotations
@@ -168,7 +168,10 @@ class _Judgement:
         if unknown:
             first = unknown[0]
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            text = f"The state of {_name(first)}{more} is not known."
+            if first.pieces[-1].state is MonitorState.NO_DATA:
+                text = f"{_name(first)}{more} {'have' if more else 'has'} no data."
+            else:
+                text = f"The state of {_name(first)}{more} is not known."
             return self.answer(None, "unknown_state", text, evidence, seen=Seen.NOTHING)
         one = _name(self.rows[0], group=False) if count == 1 else ""
         if not self.look.over:
@@ -217,7 +220,11 @@ class _Judgement:
 
     def unknown(self, row: _Row) -> bool:
         last = row.pieces[-1]
-        return _end(last) > self.look.until and last.state is MonitorState.UNKNOWN and self.counted(last)
+        # Without data a rule that does not fail on it has seen nothing all the same.
+        unseen = last.state is MonitorState.UNKNOWN or (
+            last.state is MonitorState.NO_DATA and MonitorState.NO_DATA not in self.check.fail_on
+        )
+        return unseen and _end(last) > self.look.until and self.counted(last)
 
     def presence(self, muted_too: bool) -> list[list[tuple[float, float]]]:
         """Return for each monitor when it was there to be watched."""
