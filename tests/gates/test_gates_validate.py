@@ -141,6 +141,8 @@ def test_all_faults_are_told_at_once():
         ({"start_time": NOW + 301}, "deployment.start_time"),
         ({"start_time": NOW - 31 * 86400}, "deployment.start_time"),
         ({"links": {"run": "javascript:alert(1)"}}, "deployment.links['run']"),
+        ({"links": {"run": "https://ci-token:s3cret@git/1"}}, "deployment.links['run']"),
+        ({"links": {"run": "https://[::1"}}, "deployment.links['run']"),
         ({"links": {str(k): "https://a" for k in range(40)}}, "deployment.links"),
         ({"canary_selector": {"a": "x" * 5000}}, "deployment.canary_selector['a']"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
 
 from tidegate_server.errors import Violation
 from tidegate_server.gates.model import (
@@ -63,6 +64,19 @@ def check_text(value: str, path: str) -> list[Violation]:
     if size > MAX_TEXT_BYTES:
         return [Violation(path, f"{size} bytes; at most {MAX_TEXT_BYTES} are allowed")]
     return [Violation(path, "must hold no NUL")] if "\0" in value else []
+
+
+def check_url(url: str, path: str) -> list[Violation]:
+    """Check a link for people: it is kept and shown to everybody who may look, so it holds no password."""
+    if not url.startswith(("https://", "http://")):
+        return [Violation(path, "must begin with https:// or http://")]
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return [Violation(path, "is no URL")]
+    if parts.username is not None or parts.password is not None:
+        return [Violation(path, "must hold no user name or password: it is shown to everybody who may look")]
+    return []
 
 
 def check_gate(gate: Gate, path: str = "") -> list[Violation]:
@@ -212,8 +226,7 @@ def check_deployment(deployment: Deployment, now: float, path: str = "deployment
         found += _check_map(getattr(deployment, name), f"{path}{name}")
     found += _check_map(deployment.links, f"{path}links")
     for name, url in deployment.links.items():
-        if not url.startswith(("https://", "http://")):
-            found.append(Violation(f"{path}links[{name[:60]!r}]", "must begin with https:// or http://"))
+        found += check_url(url, f"{path}links[{name[:60]!r}]")
     return found
 
 
