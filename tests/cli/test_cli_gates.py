@@ -235,6 +235,17 @@ def test_several_documents_and_camel_case(run):
     assert rule["monitor"]["fail_on"] == ["WARN", "ALERT"]
 
 
+def test_a_margin_may_be_a_percentage(run):
+    service = fresh()
+    metrics = "[{name: a, margin: 12.5%}, {name: b, margin: '10 %'}, {name: c, margin: 0.2}]"
+    text = f"service: {service}\nenvironment: prod\nrules:\n  - name: r\n    regression: {{metrics: {metrics}}}\n"
+    assert "1 applied" in run("gate", "apply", "-f", write(text)).out
+    rule = run("gate", "get", "--service", service, "--env", "prod", "--output", "json").json()["rules"][0]
+    assert [one["margin"] for one in rule["regression"]["metrics"]] == [0.125, 0.1, 0.2]
+    found = run("gate", "apply", "-f", write(text.replace("12.5%", "some%")))
+    assert "margin: a number is expected, not 'some%'" in found.err
+
+
 # --- monitors
 
 
