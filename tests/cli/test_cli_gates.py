@@ -274,6 +274,19 @@ def test_monitors_from_a_file(run):
     assert found.code == 2
     assert "bad.jsonl:1: " in found.err
     assert "tgas" in found.err
+    assert run("monitor", "push", "-f", write("[1]", "bad.jsonl")).err == (
+        'tidegate: bad.jsonl:1: a state such as {"monitor_id": "a", "state": "ok"} is expected\n'
+    )
+
+
+def test_states_of_a_file_that_the_server_refuses_are_told_by_line(run):
+    lines = [json.dumps({"monitorId": fresh("m"), "state": "ok"}) for _ in range(510)]
+    lines[505] = json.dumps({"monitorId": "m", "state": "ok", "time": "2020-01-01T00:00:00Z"})
+    found = run("monitor", "push", "-f", write("\n" + "\n".join(lines), "states.jsonl"))
+    assert found.code == 2
+    assert found.err == (
+        "tidegate: states.jsonl:507: time: lies more than 30 days back\n500 states before were taken\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -393,6 +406,19 @@ def test_the_export_holds_the_evaluation_itself(run):
     assert table.num_rows == 0
     held = json.loads(table.schema.metadata[b"tidegate.evaluation"])
     assert (held["verdict"], held["rule_results"][0]["reason"]) == ("FAIL", "no_match")
+
+
+def test_what_has_no_verdict_is_shown_without_one(run):
+    service = fresh()
+    text = "- name: latency\n  regression: {metrics: [{name: p95}]}\n"
+    identity = evaluate(run, service, "-f", rules_file(service, text), "--no-wait").out.strip()
+    run("evaluation", "override", identity, "--decision", "halt", "--reason", "known to be bad")
+    shown = run("evaluation", "show", identity).out.splitlines()
+    assert shown[-1] == "decision: HALT (exit code 1)"
+    run("evaluation", "cancel", identity)
+    shown = run("evaluation", "show", identity).out.splitlines()
+    assert "Cancelled before it had an answer." in shown
+    assert shown[-1] == "decision: HOLD (exit code 3)"
 
 
 def test_points_are_written_in_requests_that_a_server_takes():

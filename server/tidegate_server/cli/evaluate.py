@@ -246,7 +246,9 @@ def show(found: evaluations_pb2.Evaluation) -> None:
     if found.decision == findings_pb2.DECISION_UNSPECIFIED:
         to.print(Text(found.sentence, "dim"), soft_wrap=True)
         return
-    to.print(Text(f"{word}: {found.sentence}", STYLES.get(word, "")), soft_wrap=True)
+    # One that is cancelled, or decided by a person before its end, has no verdict.
+    told = f"{word}: {found.sentence}" if found.verdict else found.sentence
+    to.print(Text(told, STYLES.get(word, "")), soft_wrap=True)
     if found.HasField("override"):
         to.print(
             f"overridden by {found.override.actor}: {decision_word(found.override.decision)}, {found.override.reason}",
