@@ -126,6 +126,17 @@ def test_each_fault_is_told_with_its_field(gate, field, tells):
     assert tells in found[0].description
 
 
+def test_the_metrics_of_all_rules_are_bounded():
+    """Their findings come in one message."""
+    many = RegressionCheck(tuple(MetricSpec(f"m{k}") for k in range(1000)))
+    rules = tuple(Rule(f"r{k}", many) for k in range(5))
+    assert check_gate(replace(GOOD, rules=rules)) == []
+    one_more = Rule("more", RegressionCheck((MetricSpec("m"),)))
+    assert [(one.field, one.description) for one in check_gate(replace(GOOD, rules=(*rules, one_more)))] == [
+        ("rules", "5001 metrics over all rules; at most 5000 are allowed")
+    ]
+
+
 def test_all_faults_are_told_at_once():
     bad = replace(GOOD, service="", owner="x" * 300, rules=(Rule("", MonitorCheck("(")),))
     fields = [one.field for one in check_gate(bad, "gate.")]

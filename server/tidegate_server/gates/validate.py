@@ -27,6 +27,8 @@ MAX_NAME_BYTES = 256
 MAX_TEXT_BYTES = 4096
 MAX_RULES = 100
 MAX_METRICS = 1000
+# Of all rules together: their findings come in one message, and clients take 4 MiB unless they were told otherwise.
+MAX_ALL_METRICS = 5000
 MAX_TAGS = 32
 MAX_LINKS = 32
 MAX_WINDOW = 7200.0
@@ -122,6 +124,9 @@ def check_rules(rules: tuple[Rule, ...], path: str = "") -> list[Violation]:
                 )
             )
         found += check_rule(rule, f"{at}[{k}]")
+    metrics = sum(len(rule.check.metrics) for rule in rules if isinstance(rule.check, RegressionCheck))
+    if metrics > MAX_ALL_METRICS:
+        found.append(Violation(at, f"{metrics} metrics over all rules; at most {MAX_ALL_METRICS} are allowed"))
     if all(rule.mode is RuleMode.DRY_RUN for rule in rules):
         found.append(Violation(at, "every rule is a dry run, so nothing would count; set dry_run on the gate instead"))
     return found
