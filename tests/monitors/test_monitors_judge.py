@@ -21,7 +21,7 @@ from tidegate_server.gates.model import (
     StateSpan,
     Verdict,
 )
-from tidegate_server.monitors.judge import MAX_EVIDENCE, Look, judge, matching
+from tidegate_server.monitors.judge import MAX_EVIDENCE, MAX_SPANS, Look, judge, matching
 from tidegate_server.monitors.model import Downtime, Monitor, MonitorGroup, MonitorHistory
 
 START = 1_700_000_000.0
@@ -427,3 +427,18 @@ def test_an_alert_in_the_window_always_fails(pairs):
     states = [(OK, LONG_AGO), *((state, float(time)) for time, state in pairs)]
     failed = any(state in (ALERT, NO_DATA) for _, state in pairs)
     assert (look_at(Case([was("m", *states)], None, "")).verdict is Verdict.FAIL) == failed
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_the_evidence_of_a_monitor_that_changes_all_the_time_is_bounded(failed):
+    states = [(OK if k % 2 else WARN, k * 0.1) for k in range(4000)]
+    if failed:
+        states[2000] = (ALERT, 200.0)
+    one = was("m", *states)
+    found = look_at(Case([one], F if failed else P, ""))
+    (evidence,) = found.monitors
+    assert len(evidence.timeline) == MAX_SPANS + failed
+    assert evidence.note == f"{4000 - MAX_SPANS - failed} of 4000 spans are left out"
+    assert [one.start for one in evidence.timeline] == sorted(one.start for one in evidence.timeline)
+    assert evidence.failing is failed
+    assert any(span.state is ALERT for span in evidence.timeline) is failed

@@ -36,6 +36,8 @@ from tidegate_server.monitors.query import Match, parse, select
 
 # Evidence beyond this is cut; those that failed come first.
 MAX_EVIDENCE = 200
+# Of one monitor or group that changes its state all the time: the first ones, the last ones, and the first failure.
+MAX_SPANS = 100
 
 _FOREVER = float("inf")
 
@@ -234,21 +236,28 @@ class _Judgement:
         return list(spans.values())
 
     def evidence(self) -> tuple[MonitorEvidence, ...]:
-        made = [
-            MonitorEvidence(
-                monitor_id=row.monitor.id,
-                name=row.monitor.name,
-                group=row.group,
-                timeline=_cut(row.pieces, self.look),
-                muted=any(piece.muted for piece in row.pieces),
-                failing=bool(self.failures(row)),
-                url=row.monitor.url,
-                note=row.note,
-            )
-            for row in self.rows
-        ]
-        made.sort(key=lambda one: not one.failing)
-        return tuple(made[:MAX_EVIDENCE])
+        told = sorted(self.rows, key=lambda row: not self.failures(row))[:MAX_EVIDENCE]
+        return tuple(self.evidence_of(row) for row in told)
+
+    def evidence_of(self, row: _Row) -> MonitorEvidence:
+        failures = self.failures(row)
+        pieces, note = row.pieces, row.note
+        if len(pieces) > MAX_SPANS:
+            kept = {*range(MAX_SPANS // 2), *range(len(pieces) - MAX_SPANS // 2, len(pieces))}
+            kept |= {pieces.index(failures[0])} if failures else set()
+            pieces = tuple(pieces[k] for k in sorted(kept))
+            left_out = f"{len(row.pieces) - len(pieces)} of {len(row.pieces)} spans are left out"
+            note = f"{note}; {left_out}" if note else left_out
+        return MonitorEvidence(
+            monitor_id=row.monitor.id,
+            name=row.monitor.name,
+            group=row.group,
+            timeline=_cut(pieces, self.look),
+            muted=any(piece.muted for piece in row.pieces),
+            failing=bool(failures),
+            url=row.monitor.url,
+            note=note,
+        )
 
     def tell(self, failing: Sequence[_Row]) -> str:
         first = failing[0]
