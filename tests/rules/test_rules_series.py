@@ -12,6 +12,7 @@ from tidegate_server.gates.model import (
     Deployment,
     Gate,
     MonitorCheck,
+    MonitorScope,
     MonitorState,
     RegressionCheck,
     Rule,
@@ -208,3 +209,14 @@ def test_one_look_is_one_look_however_late():
     once = Rule("m", MonitorCheck("*"))
     look = look_of(once, evaluation(once), NOW, 500.0)
     assert (look.since, look.until, look.over) == (NOW + 500, NOW + 500, True)
+
+
+def test_what_fails_from_now_on_is_new_though_the_deployment_was_told_ahead():
+    """By a clock that runs ahead: up to five minutes are taken."""
+    watch = Rule("m", MonitorCheck("*", duration=600.0, scope=MonitorScope.NEWLY_FAILING))
+    ahead = replace(evaluation(watch), create_time=NOW - 300)
+    spans = (StateSpan(MonitorState.OK, NOW - 1000, NOW - 200), StateSpan(MonitorState.ALERT, NOW - 200, None))
+    monitor = Monitor("m1", "Errors", groups=(MonitorGroup("", state=MonitorState.ALERT, since=NOW - 200),))
+    history = {"m1": MonitorHistory("m1", {"": spans})}
+    assert ahead.deployed_at == NOW
+    assert look_at_monitors(watch, [monitor], history, [], look_of(watch, ahead, NOW)).verdict is Verdict.FAIL

@@ -19,7 +19,9 @@ def look_of(rule: Rule, evaluation: Evaluation, now: float, behind: float = 0.0)
     """
     span = window(evaluation, rule)
     end = span.end + behind if span.end > span.start else span.end
-    return Look(start=span.start, end=end, now=now + behind, deployed_at=evaluation.deployed_at)
+    # A deployment that lies ahead was told by a clock that runs ahead: what fails from now on is new.
+    deployed_at = min(evaluation.deployed_at, evaluation.create_time)
+    return Look(start=span.start, end=end, now=now + behind, deployed_at=deployed_at)
 
 
 def look_at_monitors(
