@@ -33,7 +33,7 @@ from tidegate_server.config import Config, is_local, split_address
 from tidegate_server.durable import Durable
 from tidegate_server.engine import EngineHealth
 from tidegate_server.errors import ConfigError, StartupError
-from tidegate_server.interceptors import ActiveCalls, ErrorInterceptor, LogInterceptor
+from tidegate_server.interceptors import ActiveCalls, ErrorInterceptor, LogInterceptor, ReadableInterceptor
 from tidegate_server.live import Evaluations
 from tidegate_server.pool import AnalysisPool, WorkerLostError
 from tidegate_server.tls import server_credentials
@@ -88,6 +88,7 @@ class Server:
             *interceptors,
             self._admission(),
             self._active,
+            ReadableInterceptor(),
         ]
         self._server = grpc.aio.server(interceptors=chain, options=_options(config))
         self._services = self._register()

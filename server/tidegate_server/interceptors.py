@@ -145,19 +145,7 @@ async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 class ErrorInterceptor(Interceptor):
-    """Turns refusals into rich statuses, and anything unforeseen into INTERNAL with a number for the log.
-
-    A message that cannot be read is the client's fault: INVALID_ARGUMENT, where gRPC would say INTERNAL.
-    """
-
-    async def intercept_service(self, continuation: Continuation, handler_call_details: Details) -> Handler | None:
-        """Wrap the handler and its deserializer."""
-
-        async def readable(details: Details) -> Handler | None:
-            handler = await continuation(details)
-            return handler if handler is None else _with_readable_requests(handler)
-
-        return await super().intercept_service(readable, handler_call_details)
+    """Turns refusals into rich statuses, and anything unforeseen into INTERNAL with a number for the log."""
 
     def surround(self, method: str) -> Around:
         """Guard every method."""
@@ -180,6 +168,18 @@ class ErrorInterceptor(Interceptor):
                 )
 
         return guard
+
+
+class ReadableInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses messages that cannot be read: the client's fault, INVALID_ARGUMENT where gRPC would say INTERNAL.
+
+    Stands next to the handlers, so that who may not call learns that and nothing else.
+    """
+
+    async def intercept_service(self, continuation: Continuation, handler_call_details: Details) -> Handler | None:
+        """Wrap the handler and its deserializer."""
+        handler = await continuation(handler_call_details)
+        return handler if handler is None else _with_readable_requests(handler)
 
 
 class ActiveCalls(Interceptor):

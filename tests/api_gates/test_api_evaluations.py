@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tidegate.v1 import evaluation_service_pb2 as wire
 from tidegate.v1 import evaluations_pb2, findings_pb2, gate_service_pb2, monitor_service_pb2, monitors_pb2, rules_pb2
+from tidegate_server.api.paging import write_token
 
 from tests.api_gates.gate_calls import (
     DONE,
@@ -229,16 +230,63 @@ def test_a_key_never_returns_the_evaluation_of_another_version_or_of_other_rules
 def test_ensure_begins_anew_after_its_life_time_and_after_a_cancellation(calls):
     service = fresh()
     request = wire.EnsureEvaluationRequest(
-        key="k", inline_rules=wire.InlineRules(rules=[regression_rule()]), deployment=deployment_of(service)
+        key="k",
+        inline_rules=wire.InlineRules(rules=[monitor_rule(f"service:{service}", duration=0.001)]),
+        deployment=deployment_of(service),
     )
     seconds(request.ttl, 0.001)
     first = calls.evaluations.EnsureEvaluation(request)
     assert calls.evaluations.EnsureEvaluation(request).created
+    assert first.created
+    request.inline_rules.rules[0].CopyFrom(regression_rule())
     seconds(request.ttl, 3600)
     lasting = calls.evaluations.EnsureEvaluation(request)
-    assert first.created
     calls.evaluations.CancelEvaluation(wire.CancelEvaluationRequest(name=lasting.evaluation.name))
     assert calls.evaluations.EnsureEvaluation(request).created
+
+
+def test_a_life_time_shorter_than_the_watch_is_refused(calls):
+    """Every poll after it would begin another evaluation, and none would ever be seen to end."""
+    request = wire.EnsureEvaluationRequest(
+        key="k", inline_rules=wire.InlineRules(rules=[regression_rule(horizon=900)]), deployment=deployment_of(fresh())
+    )
+    seconds(request.ttl, 60)
+    found = refused(lambda: calls.evaluations.EnsureEvaluation(request))
+    assert (found.code, list(found.fields)) == ("INVALID_ARGUMENT", ["ttl"])
+    assert "shorter than the 900 s that the rules may watch" in found.fields["ttl"]
+    request.ClearField("ttl")
+    seconds(request.inline_rules.rules[0].regression.horizon, 7200)
+    made = calls.evaluations.EnsureEvaluation(request).evaluation
+    assert made.expire_time.ToNanoseconds() - made.create_time.ToNanoseconds() == 4 * 3600 * 10**9
+
+
+@pytest.mark.parametrize("became", ["disabled", "deleted", "in need of a version"])
+def test_repetitions_are_answered_whatever_became_of_the_gate(calls, became):
+    service = fresh()
+    gate = calls.gates.CreateGate(gate_service_pb2.CreateGateRequest(gate=gate_of(service))).gate
+    deployment = deployment_of(service, version="")
+    begin = wire.StartEvaluationRequest(gate=gate.name, deployment=deployment, request_id="r1")
+    ensure = wire.EnsureEvaluationRequest(gate=gate.name, deployment=deployment, key="k1")
+    started = calls.evaluations.StartEvaluation(begin).evaluation
+    ensured = calls.evaluations.EnsureEvaluation(ensure).evaluation
+    if became == "deleted":
+        calls.gates.DeleteGate(gate_service_pb2.DeleteGateRequest(name=gate.name))
+    else:
+        gate.enabled = became != "disabled"
+        gate.rules.append(regression_rule())
+        calls.gates.UpdateGate(gate_service_pb2.UpdateGateRequest(gate=gate))
+    assert calls.evaluations.StartEvaluation(begin).evaluation.name == started.name
+    again = calls.evaluations.EnsureEvaluation(ensure)
+    assert (again.evaluation.name, again.created) == (ensured.name, False)
+    ensure.deployment.version = "3"
+    assert refused(lambda: calls.evaluations.EnsureEvaluation(ensure)).reason == "KEY_REUSED"
+    begin.deployment.version = "3"
+    assert refused(lambda: calls.evaluations.StartEvaluation(begin)).reason == "REQUEST_ID_REUSED"
+    begin.request_id, ensure.key = "r2", "k2"
+    begin.deployment.version = ensure.deployment.version = ""
+    right = {"deleted": "NOT_FOUND", "disabled": "FAILED_PRECONDITION"}.get(became, "INVALID_ARGUMENT")
+    assert refused(lambda: calls.evaluations.StartEvaluation(begin)).code == right
+    assert refused(lambda: calls.evaluations.EnsureEvaluation(ensure)).code == right
 
 
 def test_validate_only_starts_nothing(calls):
@@ -364,11 +412,13 @@ def series(name, **changes):
 @pytest.mark.parametrize(
     ("changes", "field", "tells"),
     [
-        ({"arm": 0}, "blocks[0].arm", "enum"),
+        ({"arm": 0}, "blocks[0].arm", "is needed; use one of ARM_BASELINE, ARM_CANARY"),
+        ({"arm": 9}, "blocks[0].arm", "9 is no value of this enum; use one of ARM_BASELINE, ARM_CANARY"),
         ({"metrics": ["nope"]}, "blocks[0].metrics[0]", "not declared"),
         ({"values": [1.0]}, "blocks[0].values", "are needed"),
         ({"step": 0}, "blocks[0].step", "above 0"),
         ({"start": time.time() + 3600}, "blocks[0].start_time", "in the future"),
+        ({"start": time.time() / 1000}, "blocks[0].start_time", "days before the deployment; at most 30"),
         ({"instance": "i" * 10_000}, "blocks[0].instance", "at most"),
     ],
 )
@@ -450,6 +500,18 @@ def test_cancel(calls):
     again = calls.evaluations.CancelEvaluation(wire.CancelEvaluationRequest(name=made.name)).evaluation
     assert again == gone
     assert watch(calls, made.name)[-1].final
+
+
+def test_what_is_cancelled_holds_even_if_somebody_let_it_go_on_before(calls):
+    made = start(calls, fresh())
+    let_go = wire.OverrideEvaluationRequest(name=made.name, decision=PROCEED, reason="known")
+    assert calls.evaluations.OverrideEvaluation(let_go).evaluation.decision == PROCEED
+    found = calls.evaluations.CancelEvaluation(wire.CancelEvaluationRequest(name=made.name)).evaluation
+    assert found.decision == HOLD
+    assert found.override.decision == PROCEED
+    parent = f"services/{made.deployment.service}/environments/prod"
+    holding = wire.ListEvaluationsRequest(parent=parent, filter="decision = HOLD")
+    assert [one.name for one in calls.evaluations.ListEvaluations(holding).evaluations] == [made.name]
 
 
 def test_what_has_ended_cannot_be_cancelled(calls):
@@ -609,6 +671,43 @@ def test_refusals_of_very_long_names_still_arrive(calls, length):
     )
     assert found.code in ("NOT_FOUND", "INVALID_ARGUMENT")
     assert len(found.message) <= 1000
+
+
+def test_a_large_block_comes_in_pieces_that_any_client_takes(calls):
+    made = start(calls, fresh(), regression_rule("a", "b"), deployment=deployment_of(fresh()))
+    start_time = round(time.time()) - 2_000_000
+    whole = arms(start_time, metrics=("a", "b"), columns=180_000)[0]
+    small = arms(start_time, metrics=("b", "a"), columns=3)[1]
+    calls.evaluations.WriteSeries(wire.WriteSeriesRequest(name=made.name, blocks=[whole, small]))
+    for rule, page_size in (("", 50), ("latency", 1)):
+        pieces, token = [], ""
+        while True:
+            page = calls.evaluations.GetEvidence(
+                wire.GetEvidenceRequest(name=made.name, rule=rule, page_size=page_size, page_token=token)
+            )
+            assert page.ByteSize() < 4 * 1024 * 1024
+            assert bool(page.rule_results) == (not token)
+            pieces += page.blocks
+            token = page.next_page_token
+            if not token:
+                break
+        assert [piece.sequence for piece in pieces] == [1] * (len(pieces) - 1) + [2]
+        assert list(pieces[-1].values) == list(small.values)
+        first = pieces[:-1]
+        assert len(first) > 1
+        values = [np.asarray(piece.values).reshape(2, -1) for piece in first]
+        assert np.concatenate(values, axis=1).tobytes() == np.asarray(whole.values).tobytes()
+        columns = np.cumsum([0, *(piece.columns for piece in first[:-1])])
+        assert [piece.start_time.seconds for piece in first] == [start_time + int(k) * 10 for k in columns]
+    calls.evaluations.CancelEvaluation(wire.CancelEvaluationRequest(name=made.name))
+
+
+@pytest.mark.parametrize("cursor", ["x", "1", "-1:0", f"{'9' * 40}:0", "\u0663:0"])
+def test_evidence_tokens_that_somebody_made_up_are_refused(calls, cursor):
+    made = start(calls, fresh())
+    request = wire.GetEvidenceRequest(name=made.name, page_token=write_token(cursor, "evidence", made.name, ""))
+    found = refused(lambda: calls.evaluations.GetEvidence(request))
+    assert (found.code, list(found.fields)) == ("INVALID_ARGUMENT", ["page_token"])
 
 
 def test_evidence_comes_in_pages_of_bounded_size(calls):

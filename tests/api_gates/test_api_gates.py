@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from tidegate.v1 import evaluation_service_pb2 as es
 from tidegate.v1 import gate_service_pb2 as wire
 from tidegate.v1 import gates_pb2, rules_pb2
+from tidegate_server.api.paging import write_token
+from tidegate_server.store.filters import write_cursor
 
 from tests.api_gates.gate_calls import fresh, gate_of, monitor_rule, name_of, regression_rule, seconds
 from tests.server.harness import refused
@@ -112,6 +115,32 @@ def test_an_update_may_create(calls):
     assert calls.gates.UpdateGate(request).gate.revision == 1
 
 
+def test_what_an_update_creates_is_checked_as_a_whole(calls):
+    """The mask names what is to change; of a gate that is not there yet, everything counts."""
+    service = fresh()
+    request = wire.UpdateGateRequest(
+        gate=gates_pb2.Gate(service=service, environment="prod", owner="ann"),
+        update_mask=FieldMask(paths=["owner"]),
+        allow_missing=True,
+    )
+    assert refused(lambda: calls.gates.UpdateGate(request)).fields == {"gate.rules": "at least one rule is needed"}
+    request.gate.rules.append(monitor_rule(""))
+    assert set(refused(lambda: calls.gates.UpdateGate(request)).fields) == {"gate.rules[0].monitor.query"}
+    request.gate.rules[0].monitor.query = "env:prod"
+    made = calls.gates.UpdateGate(request).gate
+    assert (made.owner, len(made.rules)) == ("ann", 1)
+
+
+def test_an_update_with_an_etag_creates_nothing(calls):
+    """Somebody has deleted the gate since its etag was read."""
+    made = create(calls, gate_of(fresh()))
+    calls.gates.DeleteGate(wire.DeleteGateRequest(name=made.name))
+    request = wire.UpdateGateRequest(gate=made, allow_missing=True)
+    assert refused(lambda: calls.gates.UpdateGate(request)).code == "NOT_FOUND"
+    request.gate.etag = ""
+    assert calls.gates.UpdateGate(request).gate.uid != made.uid
+
+
 def test_lists_by_parent_filter_and_page(calls):
     service = fresh()
     for k in range(5):
@@ -134,6 +163,21 @@ def test_lists_by_parent_filter_and_page(calls):
         if not token:
             break
     assert seen == ["default", "g0", "g1", "g2", "g3", "g4"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "\ud800", write_cursor("a", "b"), write_cursor(10**30, "x")])
+def test_page_tokens_that_somebody_made_up_are_refused(calls, cursor):
+    ours = wire.ListGatesRequest(page_token=write_token(cursor, "gates", "", ""))
+    theirs = es.ListEvaluationsRequest(page_token=write_token(cursor, "evaluations", "", ""))
+    for call in (lambda: calls.gates.ListGates(ours), lambda: calls.evaluations.ListEvaluations(theirs)):
+        found = refused(call)
+        assert (found.code, list(found.fields)) == ("INVALID_ARGUMENT", ["page_token"])
+
+
+def test_a_revision_that_no_gate_can_have(calls):
+    made = create(calls, gate_of(fresh()))
+    found = refused(lambda: calls.gates.GetGate(wire.GetGateRequest(name=made.name, revision=2**64 - 1)))
+    assert (found.code, found.reason) == ("NOT_FOUND", "GATE_NOT_FOUND")
 
 
 def test_page_tokens_belong_to_their_list(calls):
@@ -248,6 +292,14 @@ def test_gates_that_are_refused(calls, change, field, tells):
     found = refused(lambda: create(calls, broken(change)))
     assert found.code == "INVALID_ARGUMENT"
     assert tells in found.fields[field], found.fields
+
+
+def test_a_fault_is_told_once(calls):
+    rule = rules_pb2.Rule(name="latency")
+    rule.regression.SetInParent()
+    request = wire.CreateGateRequest(gate=gate_of(fresh(), rule))
+    found = refused(lambda: calls.gates.CreateGate(request))
+    assert found.message == "gate.rules[0].regression.metrics: at least one metric is needed"
 
 
 def test_all_faults_are_told_at_once(calls):

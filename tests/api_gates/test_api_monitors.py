@@ -150,6 +150,7 @@ def test_a_deleted_monitor_is_gone_from_lists(calls):
         ({"tags": [f"t:{k}" for k in range(65)]}, "tags", "at most 64"),
         ({"group": "g" * 600}, "group", "at most 512"),
         ({"url": "javascript:alert(1)"}, "url", "https://"),
+        ({"url": "https://me:s3cret@alerts/1"}, "url", "must hold no user name or password"),
         ({"ago": -3600.0}, "time", "in the future; at most 60 s"),
         ({"ago": 31 * 86400.0}, "time", "more than 30 days back"),
     ],

@@ -233,6 +233,19 @@ def test_authorisation_comes_before_validation(guarded):
     assert (found.code, found.fields) == ("PERMISSION_DENIED", {})
 
 
+@pytest.mark.parametrize("method", ["/tidegate.v1.GateService/CreateGate", "/tidegate.v1.MonitorService/PushStates"])
+@pytest.mark.parametrize(
+    ("who", "code"),
+    [("unknown", "UNAUTHENTICATED"), ("viewer", "PERMISSION_DENIED"), ("operator of all", "INVALID_ARGUMENT")],
+)
+def test_authorisation_comes_before_messages_that_cannot_be_read(guarded, method, who, code):
+    calls = guarded.calls(who)
+    call = calls.channel.unary_unary(method)
+    found = refused(lambda: call(b"\xff\xff\xff", timeout=20.0, metadata=calls.metadata))
+    assert found.code == code
+    calls.close()
+
+
 def test_lists_hold_what_the_caller_may_see(guarded):
     for who, services in (
         ("viewer", {SERVICE}),

@@ -131,7 +131,7 @@ def test_as_a_process_without_colour_or_traceback(tmp_path: Path) -> None:
     [
         (lambda frame: frame.assign(arm="blue"), "arm: 'blue' is neither baseline nor canary"),
         (lambda frame: frame.assign(phase="later"), "phase: 'later' is neither pre nor post"),
-        (lambda frame: frame.assign(timestamp="yesterday"), "timestamp: cannot be read as times"),
+        (lambda frame: frame.assign(timestamp="yesterday"), "row 0: timestamp 'yesterday' is no time; ISO 8601"),
         (
             lambda frame: frame.assign(timestamp=frame["timestamp"].where(frame.index > 3)),
             "timestamp: row 0 has no time",

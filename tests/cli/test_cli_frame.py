@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 import click
 import pytest
 from tidegate_server import cli
+from tidegate_server.cli import console
 from tidegate_server.cli.exits import CouldNotLookError, Exit
 
 
@@ -27,6 +30,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, BaseException
     monkeypatch.setitem(sys.modules, "tests_failing_command", module)
     monkeypatch.setitem(cli.COMMANDS, "fail", ("tests_failing_command", "fail", "Fails."))
     return box  # type: ignore[return-value]
+
+
+@click.command("fail")
+def printing() -> None:
+    """Print something as commands do."""
+    console.out().print("something")
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +99,29 @@ def test_errors_are_one_sentence_and_never_look_like_a_verdict(
     assert said in text
     assert "Traceback" not in text
     assert "line two" not in text
+
+
+def test_a_reader_that_went_away_never_looks_like_a_verdict(
+    failing: dict[str, BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with ``| head``: rich would end with 1, which is HALT."""
+
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+        def fileno(self) -> int:
+            return unused
+
+    reading, unused = os.pipe()
+    monkeypatch.setattr("sys.stdout", Gone())
+    monkeypatch.setattr(sys.modules["tests_failing_command"], "fail", printing)
+    try:
+        assert cli.main(["fail"]) == Exit.COULD_NOT_LOOK
+    finally:
+        os.close(reading)
+        os.close(unused)
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "fail"], ["fail", "--debug"]])

@@ -3,6 +3,8 @@ words."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import time
 from dataclasses import dataclass
@@ -10,10 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tidegate.v1 import evaluation_service_pb2 as wire
+from tidegate.v1 import evaluation_service_pb2_grpc, metrics_pb2
 from tidegate_server.app import Server
 from tidegate_server.cli import main
+from tidegate_server.cli.connection import Connection
+from tidegate_server.cli.evaluate import follow
+from tidegate_server.cli.evaluation import requests_of
+from tidegate_server.cli.exits import CouldNotLookError
 
-from tests.api_gates.gate_calls import fresh
+from tests.api_gates.gate_calls import Calls, deployment_of, fresh, regression_rule
 
 
 @dataclass
@@ -106,7 +114,14 @@ def test_what_get_prints_apply_takes(run):
     assert as_json["rules"][1]["regression"]["horizon"] == 900.0
 
 
-def test_prune_asks_and_deletes_only_in_the_places_of_the_file(run):
+class Terminal(io.StringIO):
+    """What somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_prune_asks_and_deletes_only_in_the_places_of_the_file(run, monkeypatch):
     service, other = fresh(), fresh()
     for one in (service, other):
         run("gate", "apply", "-f", gates_file(one, identifier="extra"))
@@ -114,6 +129,9 @@ def test_prune_asks_and_deletes_only_in_the_places_of_the_file(run):
     refused = run("gate", "apply", "-f", path, "--prune")
     assert refused.code == 2
     assert "nobody to ask; say --yes" in refused.err
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    refused = run("gate", "apply", "-f", path, "--prune")
+    assert (refused.code, refused.err) == (2, "tidegate: nothing was changed\n")
     assert "delete " in run("gate", "apply", "-f", path, "--prune", "--dry-run").out
     assert "1 deleted" in run("gate", "apply", "-f", path, "--prune", "--yes").out
     assert run("gate", "get", "--service", service, "--env", "prod", "--identifier", "extra").code == 2
@@ -217,6 +235,17 @@ def test_several_documents_and_camel_case(run):
     assert rule["monitor"]["fail_on"] == ["WARN", "ALERT"]
 
 
+def test_a_margin_may_be_a_percentage(run):
+    service = fresh()
+    metrics = "[{name: a, margin: 12.5%}, {name: b, margin: '10 %'}, {name: c, margin: 0.2}]"
+    text = f"service: {service}\nenvironment: prod\nrules:\n  - name: r\n    regression: {{metrics: {metrics}}}\n"
+    assert "1 applied" in run("gate", "apply", "-f", write(text)).out
+    rule = run("gate", "get", "--service", service, "--env", "prod", "--output", "json").json()["rules"][0]
+    assert [one["margin"] for one in rule["regression"]["metrics"]] == [0.125, 0.1, 0.2]
+    found = run("gate", "apply", "-f", write(text.replace("12.5%", "some%")))
+    assert "margin: a number is expected, not 'some%'" in found.err
+
+
 # --- monitors
 
 
@@ -245,6 +274,19 @@ def test_monitors_from_a_file(run):
     assert found.code == 2
     assert "bad.jsonl:1: " in found.err
     assert "tgas" in found.err
+    assert run("monitor", "push", "-f", write("[1]", "bad.jsonl")).err == (
+        'tidegate: bad.jsonl:1: a state such as {"monitor_id": "a", "state": "ok"} is expected\n'
+    )
+
+
+def test_states_of_a_file_that_the_server_refuses_are_told_by_line(run):
+    lines = [json.dumps({"monitorId": fresh("m"), "state": "ok"}) for _ in range(510)]
+    lines[505] = json.dumps({"monitorId": "m", "state": "ok", "time": "2020-01-01T00:00:00Z"})
+    found = run("monitor", "push", "-f", write("\n" + "\n".join(lines), "states.jsonl"))
+    assert found.code == 2
+    assert found.err == (
+        "tidegate: states.jsonl:507: time: lies more than 30 days back\n500 states before were taken\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -366,6 +408,28 @@ def test_the_export_holds_the_evaluation_itself(run):
     assert (held["verdict"], held["rule_results"][0]["reason"]) == ("FAIL", "no_match")
 
 
+def test_what_has_no_verdict_is_shown_without_one(run):
+    service = fresh()
+    text = "- name: latency\n  regression: {metrics: [{name: p95}]}\n"
+    identity = evaluate(run, service, "-f", rules_file(service, text), "--no-wait").out.strip()
+    run("evaluation", "override", identity, "--decision", "halt", "--reason", "known to be bad")
+    shown = run("evaluation", "show", identity).out.splitlines()
+    assert shown[-1] == "decision: HALT (exit code 1)"
+    run("evaluation", "cancel", identity)
+    shown = run("evaluation", "show", identity).out.splitlines()
+    assert "Cancelled before it had an answer." in shown
+    assert shown[-1] == "decision: HOLD (exit code 3)"
+
+
+def test_points_are_written_in_requests_that_a_server_takes():
+    """A file may hold more than one message may."""
+    block = metrics_pb2.SeriesBlock(values=[1.0] * 100_000)
+    parts = list(requests_of([block] * 30 + [metrics_pb2.SeriesBlock()] * 500))
+    assert sum(map(len, parts)) == 530
+    assert all(sum(one.ByteSize() for one in part) < 4 * 1024 * 1024 for part in parts)
+    assert all(1 <= len(part) <= 200 for part in parts)
+
+
 def test_a_key_returns_the_same_evaluation(run):
     service = fresh()
     run("gate", "apply", "-f", gates_file(service))
@@ -418,7 +482,35 @@ def test_rules_of_a_file_are_told_with_their_place(run):
         "-f",
         rules_file(service, "- name: a\n  regression: {metrics: [{name: p}]}\n"),
     )
-    assert "deployment.version: is needed: rule 'a' compares" in found.err
+    assert found.err == "tidegate: --version: is needed: rule 'a' compares the new version with the one it replaces\n"
+
+
+def test_a_server_that_goes_away_while_somebody_waits_is_told(serving, capsys):
+    """It may come back, so it is asked again; but nobody should wait for hours without a word."""
+    with serving.server(drain_pause_seconds=0.0) as gone, contextlib.closing(Calls(gone.target)) as calls:
+        request = wire.StartEvaluationRequest(deployment=deployment_of(fresh()))
+        request.inline_rules.rules.append(regression_rule())
+        started = calls.evaluations.StartEvaluation(request).evaluation
+    connection = Connection(gone.target, "", None, 30.0)
+    stub = connection.stub(evaluation_service_pb2_grpc.EvaluationServiceStub)
+    with contextlib.closing(connection), pytest.raises(CouldNotLookError) as told:
+        follow(connection, stub, started, 3.0, until_decided=True)
+    assert f"no decision within 3 s; no server answers at {gone.target}; the evaluation goes on" in told.value.message
+    assert capsys.readouterr().err.count(f"no server answers at {gone.target}; asking again") == 1
+
+
+def test_who_interrupts_the_waiting_learns_that_the_evaluation_goes_on(run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Connection, "stream", interrupted)
+    found = evaluate(run, fresh(), "-f", rules_file("any"))
+    identity = found.err.split()[1]
+    assert found.code == 130
+    assert found.err.splitlines()[-2:] == [
+        f"the evaluation goes on: tidegate evaluation watch {identity}",
+        "interrupted",
+    ]
 
 
 def test_no_server_is_could_not_look(run):
@@ -468,10 +560,10 @@ def test_authorisation_and_tokens(run):
     assert identity in listed
     assert "deployer for shop* in prod" in listed
     assert token.split("_", 2)[2] not in listed
-    assert run("token", "create", "--name", "ci", "--role", "viewer").code == 4
+    assert run("token", "create", "--name", "ci", "--role", "viewer").code == 2
     assert run("auth", "allow-certificate", "spiffe://ci", "--role", "viewer").code == 0
     assert run("token", "revoke", identity).code == 0
-    assert run("token", "revoke", "none").code == 4
+    assert run("token", "revoke", "none").code == 2
     log = run("auth", "log").out
     assert "auth.enable" in log
     assert "token.revoke" in log
@@ -479,3 +571,20 @@ def test_authorisation_and_tokens(run):
     assert "off" in run("auth", "disable").out
     assert run("token", "create", "--name", "x", "--role", "god").code == 2
     assert run("token", "create", "--name", "x", "--role", "viewer", "--expires-in", "soon").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tells"),
+    [
+        (["token", "create", "--name", ""], "--name: is needed"),
+        (["token", "create", "--name", " ci"], "--name: must not begin or end with a blank"),
+        (["token", "create", "--name", "ci", "--service", ""], "--service: is needed"),
+        (["token", "create", "--name", "ci", "--env", "a\nb"], "--env: must hold no control characters"),
+        (["auth", "allow-certificate", ""], "IDENTITY: is needed"),
+    ],
+)
+def test_nobody_gets_a_role_without_a_name_or_for_nothing(run, arguments, tells):
+    found = run(*arguments, "--role", "viewer")
+    assert found.code == 2
+    assert tells in found.err
+    assert "no tokens" in run("token", "list").out

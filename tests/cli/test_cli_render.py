@@ -9,9 +9,10 @@ import math
 import pytest
 from rich.console import Console
 from rich.live import Live
-from tidegate.v1 import evaluation_service_pb2, findings_pb2, metrics_pb2
+from tidegate.v1 import evaluation_service_pb2, evaluations_pb2, findings_pb2, metrics_pb2
 from tidegate_server.cli import console, render
 from tidegate_server.cli.demo import Screen
+from tidegate_server.cli.evaluation import show_list
 from tidegate_server.cli.exits import Exit
 from tidegate_server.cli.plain import plain, word
 from tidegate_server.demo.rollout import ROLLOUTS, Outcome, Update
@@ -143,3 +144,24 @@ def test_the_screen_leaves_every_outcome(monkeypatch: pytest.MonkeyPatch) -> Non
     text = file.getvalue()
     for said in ("INCONCLUSIVE: too early.", "HOLD, 4.2 s after the deployment", "expected FAIL", "m is worse."):
         assert said in text
+
+
+def test_a_list_of_evaluations_is_readable_on_any_terminal():
+    """An id that is cut into four lines cannot be copied."""
+    made = evaluations_pb2.Evaluation(
+        name=f"evaluations/{'a1b2' * 8}",
+        state=evaluations_pb2.EVALUATION_STATE_SUCCEEDED,
+        verdict=findings_pb2.VERDICT_INCONCLUSIVE,
+        decision=findings_pb2.DECISION_HALT,
+    )
+    made.deployment.service, made.deployment.environment, made.deployment.version = "checkout", "production", "2.14.1"
+    made.create_time.FromJsonString("2026-05-01T12:00:00.123456Z")
+    made.override.decision = findings_pb2.DECISION_HALT
+    running = evaluations_pb2.Evaluation(name="evaluations/b", state=evaluations_pb2.EVALUATION_STATE_RUNNING)
+    for width in (80, 160):
+        to = Console(file=io.StringIO(), width=width)
+        show_list([made, running], to)
+        text = to.file.getvalue()
+        for part in ("a1b2" * 8, "INCONCLUSIVE", "HALT (overridden)", "2026-05-01T12:00:00Z", "RUNNING", "checkout"):
+            assert part in text, (width, text)
+        assert all(len(line) <= width for line in text.splitlines())

@@ -58,6 +58,16 @@ def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
             b"timestamp,metric,arm,value\n1,a,canary,3,4,5\n2,a,canary,3\n",
             "more cells than the header",
         ),
+        (
+            "a.csv",
+            b"timestamp,metric,arm,value\n1764000000,a,canary,3\n1764000000000,a,canary,3\n",
+            "row 1: timestamp 1764000000000 lies beyond the year 9999; seconds since 1970 are expected, not milli",
+        ),
+        (
+            "a.csv",
+            b"timestamp,metric,arm,value\n2026-05-01T12:00:00Z,a,canary,3\n1764000000,a,canary,3\n",
+            "row 1: timestamp '1764000000' is no time; ISO 8601 is expected, or seconds since 1970 in all rows",
+        ),
         ("a.csv", b"\xff\xfe\x00\x01", "not a text file in UTF-8"),
         ("a.parquet", b"PAR1 not really", "cannot be read"),
     ],
@@ -70,6 +80,21 @@ def test_unreadable_files(tmp_path: Path, name: str, content: bytes, said: str) 
     assert said in caught.value.message
     assert str(path) in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_standard_input_that_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = io.TextIOWrapper(io.BytesIO(bytes(range(256)) * 4), encoding="utf-8", errors="surrogateescape")
+    monkeypatch.setattr("sys.stdin", odd)
+    with pytest.raises(CouldNotLookError, match="standard input: is not a text file in UTF-8"):
+        read_series("-")
+
+
+def test_times_in_several_zones_are_one_time() -> None:
+    text = "timestamp,metric,arm,value\n2026-05-01T12:00:00Z,a,canary,1\n2026-05-01T14:00:00+02:00,a,baseline,1\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", io.StringIO(text))
+        times = read_series("-")["timestamp"]
+    assert times[0] == times[1]
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

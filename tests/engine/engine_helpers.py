@@ -51,9 +51,11 @@ class Script:
         self.may_go = asyncio.Event()
         self.may_go.set()
         self.error: Exception | None = None
+        self.behind = 0.0
 
-    async def look(self, evaluation: Evaluation, now: float) -> Mapping[str, Observation]:
+    async def look(self, evaluation: Evaluation, now: float, behind: float) -> Mapping[str, Observation]:
         self.looks.append((evaluation.id, now))
+        self.behind = behind
         self.looking.set()
         await self.may_go.wait()
         if self.error is not None:

@@ -117,3 +117,21 @@ def test_a_small_step_is_followed():
     now = hands.read()
     assert hands.watch.jumps_seen == 0
     assert hands.watch.own_time(now, tick, 0) == now
+
+
+def test_time_in_which_nobody_looked_does_not_pass():
+    hands = Hands()
+    tick = hands.read()
+    hands.run(100)
+    now = hands.read()
+    assert hands.watch.own_time(now, tick, 0, 70 * S) == tick + 30 * S
+    assert hands.watch.own_time(now, None, 0, 70 * S) == now - 70 * S
+
+
+def test_a_look_that_is_late_because_the_clock_jumped_is_counted_once():
+    hands = Hands()
+    tick = hands.read()
+    hands.run(20)
+    hands.store_us += 3600 * S
+    now = hands.read()
+    assert hands.watch.own_time(now, tick, 0, 3590 * S) == tick + 20 * S

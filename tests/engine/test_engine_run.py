@@ -401,12 +401,41 @@ def test_a_wall_clock_that_jumps_ahead_does_not_end_a_watch(path):
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("looked_before", [False, True])
+def test_a_watch_does_not_end_while_no_server_works(path, looked_before):
+    """Nobody could tell a state meanwhile: 15 minutes without a server are no 15 minutes without an alert."""
+
+    async def go():
+        later = [0]
+        async with open_store(path, clock=lambda: time.time_ns() // 1000 + later[0]) as store:
+            timing = Timing(monitor_interval=0.05)
+            made = await _start(store, gate=monitor_gate(Rule("watch", MonitorCheck("*", duration=900.0))))
+            if looked_before:
+                first = Script(None)
+                async with running(Engine(store, first, timing=timing)):
+                    await until(lambda: len(first.looks) >= 2)
+            later[0] = 1200 * 1_000_000
+            runner = Script(None)
+            async with running(Engine(store, runner, timing=timing)):
+                await until(lambda: len(runner.looks) >= 3)
+                assert not (await store.evaluations.get(made.id)).finished
+                assert 1100 < runner.behind < 1200
+                later[0] += 1000 * 1_000_000  # by which the clock jumps: not watched either
+                seen = len(runner.looks)
+                await until(lambda: len(runner.looks) >= seen + 3)
+                assert not (await store.evaluations.get(made.id)).finished
+                runner.answer = Verdict.PASS
+                assert (await finished(store, made.id)).verdict is Verdict.PASS
+
+    asyncio.run(go())
+
+
 def test_results_of_one_evaluation_never_reach_another(path):
     async def go():
         async with open_store(path) as store:
 
             class Names(Script):
-                async def look(self, evaluation, now):
+                async def look(self, evaluation, now, behind):
                     await asyncio.sleep(0)
                     return {
                         rule.name: replace(saw(Verdict.PASS), sentence=evaluation.id) for rule in evaluation.gate.rules

@@ -95,6 +95,8 @@ def test_the_tree():
         ("dry_run = perhaps", "true or false"),
         ("create_time > yesterday", "a time such as"),
         ("create_time = 2026-05-01", "create_time takes < <= > >=, not ="),
+        ("create_time > 2026-05-01T00:00:00Z", 'create_time > "2026-05-01T00:00:00Z"'),
+        ("service = 'a'", 'column 11: texts stand in double quotes: service = "..."'),
         ("service < a", "service takes = != :, not <"),
         ("service = ", "column 11: cannot be understood"),
         ("service checkout", "column 9: cannot be understood"),

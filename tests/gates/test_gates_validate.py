@@ -56,6 +56,8 @@ NAN = float("nan")
 CASES = [
     (replace(GOOD, service=""), "service", "is needed"),
     (replace(GOOD, service="-"), "service", "stands for any"),
+    (replace(GOOD, environment="-"), "environment", "stands for any"),
+    (replace(GOOD, environment="pro\u200bd"), "environment", "no invisible characters, not 'pro\\u200bd'"),
     (replace(GOOD, service=" shop"), "service", "begin or end with a blank"),
     (replace(GOOD, environment="a\nb"), "environment", "control characters"),
     (replace(GOOD, identifier=""), "identifier", "is needed"),
@@ -90,6 +92,11 @@ CASES = [
     (with_rule(MonitorCheck("status:ok")), "rules[1].monitor.query", "would hide the states"),
     (with_rule(MonitorCheck("a", duration=-1)), "rules[1].monitor.duration", "0 s to 7200 s, not -1 s"),
     (with_rule(MonitorCheck("a", duration=7201)), "rules[1].monitor.duration", "not 7201 s"),
+    (
+        with_rule(MonitorCheck("a", fail_on=frozenset({MonitorState.WARN, MonitorState.NO_DATA}))),
+        "rules[1].monitor.fail_on",
+        "ALERT, which is worse, would pass; add ALERT",
+    ),
     (with_rule(MonitorCheck("a", fail_on=frozenset())), "rules[1].monitor.fail_on", "at least one state"),
     (
         with_rule(MonitorCheck("a", fail_on=frozenset({MonitorState.OK}))),
@@ -119,6 +126,17 @@ def test_each_fault_is_told_with_its_field(gate, field, tells):
     assert tells in found[0].description
 
 
+def test_the_metrics_of_all_rules_are_bounded():
+    """Their findings come in one message."""
+    many = RegressionCheck(tuple(MetricSpec(f"m{k}") for k in range(1000)))
+    rules = tuple(Rule(f"r{k}", many) for k in range(5))
+    assert check_gate(replace(GOOD, rules=rules)) == []
+    one_more = Rule("more", RegressionCheck((MetricSpec("m"),)))
+    assert [(one.field, one.description) for one in check_gate(replace(GOOD, rules=(*rules, one_more)))] == [
+        ("rules", "5001 metrics over all rules; at most 5000 are allowed")
+    ]
+
+
 def test_all_faults_are_told_at_once():
     bad = replace(GOOD, service="", owner="x" * 300, rules=(Rule("", MonitorCheck("(")),))
     fields = [one.field for one in check_gate(bad, "gate.")]
@@ -134,6 +152,8 @@ def test_all_faults_are_told_at_once():
         ({"start_time": NOW + 301}, "deployment.start_time"),
         ({"start_time": NOW - 31 * 86400}, "deployment.start_time"),
         ({"links": {"run": "javascript:alert(1)"}}, "deployment.links['run']"),
+        ({"links": {"run": "https://ci-token:s3cret@git/1"}}, "deployment.links['run']"),
+        ({"links": {"run": "https://[::1"}}, "deployment.links['run']"),
         ({"links": {str(k): "https://a" for k in range(40)}}, "deployment.links"),
         ({"canary_selector": {"a": "x" * 5000}}, "deployment.canary_selector['a']"),
     ],

@@ -21,7 +21,7 @@ from tidegate_server.gates.model import (
     StateSpan,
     Verdict,
 )
-from tidegate_server.monitors.judge import MAX_EVIDENCE, Look, judge, matching
+from tidegate_server.monitors.judge import MAX_EVIDENCE, MAX_SPANS, Look, judge, matching
 from tidegate_server.monitors.model import Downtime, Monitor, MonitorGroup, MonitorHistory
 
 START = 1_700_000_000.0
@@ -140,8 +140,21 @@ CASES = {
         [was("m", (OK, LONG_AGO), (ALERT, 600))], F, "monitor_failing", failing=("m",)
     ),
     "NO_DATA": Case([was("m", (OK, LONG_AGO), (NO_DATA, 10))], F, "monitor_failing", failing=("m",)),
-    "NO_DATA is allowed": Case(
-        [was("m", (NO_DATA, LONG_AGO))], P, "all_well", replace(WINDOW, fail_on=frozenset({ALERT}))
+    "NO_DATA does not fail": Case(
+        [was("m", (NO_DATA, LONG_AGO))],
+        None,
+        "unknown_state",
+        replace(WINDOW, fail_on=frozenset({ALERT})),
+        seen=Seen.NOTHING,
+    ),
+    "NO_DATA does not fail and data came back": Case(
+        [was("m", (NO_DATA, LONG_AGO), (OK, 500))], P, "all_well", replace(WINDOW, fail_on=frozenset({ALERT}))
+    ),
+    "NO_DATA does not fail and is muted": Case(
+        [was("m", (NO_DATA, LONG_AGO, True)), was("n", (OK, LONG_AGO))],
+        P,
+        "all_well",
+        replace(WINDOW, fail_on=frozenset({ALERT})),
     ),
     "WARN passes": Case([was("m", (WARN, LONG_AGO))], P, "all_well"),
     "WARN fails where asked for": Case([was("m", (WARN, LONG_AGO))], F, "monitor_failing", WARNS, failing=("m",)),
@@ -414,3 +427,18 @@ def test_an_alert_in_the_window_always_fails(pairs):
     states = [(OK, LONG_AGO), *((state, float(time)) for time, state in pairs)]
     failed = any(state in (ALERT, NO_DATA) for _, state in pairs)
     assert (look_at(Case([was("m", *states)], None, "")).verdict is Verdict.FAIL) == failed
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_the_evidence_of_a_monitor_that_changes_all_the_time_is_bounded(failed):
+    states = [(OK if k % 2 else WARN, k * 0.1) for k in range(4000)]
+    if failed:
+        states[2000] = (ALERT, 200.0)
+    one = was("m", *states)
+    found = look_at(Case([one], F if failed else P, ""))
+    (evidence,) = found.monitors
+    assert len(evidence.timeline) == MAX_SPANS + failed
+    assert evidence.note == f"{4000 - MAX_SPANS - failed} of 4000 spans are left out"
+    assert [one.start for one in evidence.timeline] == sorted(one.start for one in evidence.timeline)
+    assert evidence.failing is failed
+    assert any(span.state is ALERT for span in evidence.timeline) is failed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tidegate_analysis as ta
@@ -10,12 +12,16 @@ from tidegate_server.gates.model import (
     Deployment,
     Gate,
     MonitorCheck,
+    MonitorScope,
+    MonitorState,
     RegressionCheck,
     Rule,
     Seen,
+    StateSpan,
     Verdict,
 )
-from tidegate_server.rules import declared_metrics, look_at_monitors, look_at_series, rows_for
+from tidegate_server.monitors.model import Monitor, MonitorGroup, MonitorHistory
+from tidegate_server.rules import declared_metrics, look_at_monitors, look_at_series, look_of, rows_for
 
 NOW = 1_700_000_000.0
 STEP = 10.0
@@ -24,8 +30,6 @@ RULE = Rule("latency", RegressionCheck(SPECS, warm_up=0.0, horizon=900.0))
 
 
 def evaluation(*rules: Rule, complete: bool = False):
-    from dataclasses import replace
-
     made = begin(
         "e1",
         Gate("shop", "prod", rules=rules or (RULE,)),
@@ -143,11 +147,76 @@ def test_each_type_of_rule_has_its_own_look():
     with pytest.raises(TypeError):
         look_at_series(watch, evaluation(watch), None, [], NOW)
     with pytest.raises(TypeError):
-        look_at_monitors(RULE, evaluation(), [], {}, [], NOW)
+        look_at_monitors(RULE, [], {}, [], look_of(RULE, evaluation(), NOW))
 
 
 def test_a_query_of_another_grammar_is_a_source_error():
     watch = Rule("m", MonitorCheck("env:prod AND"))
-    found = look_at_monitors(watch, evaluation(watch), [], {}, [], NOW)
+    found = look_at_monitors(watch, [], {}, [], look_of(watch, evaluation(watch), NOW))
     assert "column 13" in found.source_error
     assert found.settled
+
+
+@pytest.mark.parametrize("stops", ["both", "baseline", "one metric"])
+def test_points_that_end_before_the_horizon_do_not_pass(stops):
+    """Whoever wrote them may have died with the rollout: what came afterwards was seen by nobody."""
+    pieces = blocks(1.0, 50)
+    if stops == "baseline":
+        pieces += blocks(1.0, 40, first=50, arms=("canary",))
+    elif stops == "one metric":
+        rest = blocks(1.0, 40, first=50)
+        pieces += [replace(one, values=one.values[:1], metrics=("p95",)) for one in rest]
+    _, found = look_at_series(RULE, evaluation(), None, pieces, NOW + 960)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.seen is Seen.TOO_LITTLE
+    _, told = look_at_series(RULE, evaluation(complete=True), None, blocks(1.0, 50), NOW + 500)
+    assert told.verdict is Verdict.PASS
+
+
+def test_when_the_points_ended_is_told():
+    _, found = look_at_series(RULE, evaluation(), None, blocks(1.0, 50), NOW + 960)
+    assert found.reason == "ended_early"
+    assert found.sentence == (
+        "The points of p95 ended at 22:21:30 UTC, 410 s before the watch was over: what came after them was not seen."
+        " So did 1 more."
+    )
+
+
+def test_the_last_scrapes_may_be_missing():
+    _, found = look_at_series(RULE, evaluation(), None, blocks(1.0, 85), NOW + 960)
+    assert found.verdict is Verdict.PASS
+
+
+def test_a_regression_that_was_seen_fails_however_early_the_points_ended():
+    _, found = look_at_series(RULE, evaluation(), None, blocks(1.5, 50), NOW + 960)
+    assert found.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(("behind", "verdict"), [(0.0, Verdict.PASS), (500.0, Verdict.FAIL)])
+def test_a_watch_that_stood_still_ends_later_by_the_clock_that_states_are_told_by(behind, verdict):
+    """The evaluation's own time is over at 600 s; what was told until then counts, whatever the clock said."""
+    watch = Rule("m", MonitorCheck("*", duration=600.0))
+    told = StateSpan(MonitorState.ALERT, NOW + 900, None)
+    before = StateSpan(MonitorState.OK, NOW - 100, NOW + 900)
+    monitor = Monitor("m1", "Errors", groups=(MonitorGroup("", state=MonitorState.ALERT, since=NOW + 900),))
+    history = MonitorHistory("m1", {"": (before, told)})
+    look = look_of(watch, evaluation(watch), NOW + 600, behind)
+    found = look_at_monitors(watch, [monitor], {"m1": history}, [], look)
+    assert (found.verdict, found.settled) == (verdict, True)
+
+
+def test_one_look_is_one_look_however_late():
+    once = Rule("m", MonitorCheck("*"))
+    look = look_of(once, evaluation(once), NOW, 500.0)
+    assert (look.since, look.until, look.over) == (NOW + 500, NOW + 500, True)
+
+
+def test_what_fails_from_now_on_is_new_though_the_deployment_was_told_ahead():
+    """By a clock that runs ahead: up to five minutes are taken."""
+    watch = Rule("m", MonitorCheck("*", duration=600.0, scope=MonitorScope.NEWLY_FAILING))
+    ahead = replace(evaluation(watch), create_time=NOW - 300)
+    spans = (StateSpan(MonitorState.OK, NOW - 1000, NOW - 200), StateSpan(MonitorState.ALERT, NOW - 200, None))
+    monitor = Monitor("m1", "Errors", groups=(MonitorGroup("", state=MonitorState.ALERT, since=NOW - 200),))
+    history = {"m1": MonitorHistory("m1", {"": spans})}
+    assert ahead.deployed_at == NOW
+    assert look_at_monitors(watch, [monitor], history, [], look_of(watch, ahead, NOW)).verdict is Verdict.FAIL

@@ -134,3 +134,12 @@ def test_a_block_with_another_step_is_told():
     odd = ta.Block("canary", NOW, 7.0, np.ones((1, 3)), metrics=("level",))
     _, found = look(rule(120), [block(noise(100)), odd])
     assert "7 s in a batch of 10 s" in found.source_error
+
+
+def test_points_that_end_before_the_horizon_do_not_pass():
+    _, found = look(rule(120), [block(noise(100, 50))], complete=False, now=NOW + 960)
+    assert (found.verdict, found.seen, found.reason) == (Verdict.INCONCLUSIVE, Seen.TOO_LITTLE, "ended_early")
+    _, found = look(rule(120), [block(noise(100, 88))], complete=False, now=NOW + 960)
+    assert found.verdict is Verdict.PASS
+    _, found = look(rule(120), [block(noise(130, 50))], complete=False, now=NOW + 960)
+    assert found.verdict is Verdict.FAIL

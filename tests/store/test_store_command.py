@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 
 import pytest
 from store_factories import AUDIT, T0, block, evaluation, judged, labelled
@@ -71,17 +72,18 @@ def test_export_writes_what_read_gives_back(file, tmp_path, capsys):
 
 def test_what_is_not_there_is_told(file, tmp_path, capsys):
     _fill(file)
-    assert _run(file, "export", "nope", str(tmp_path / "out")) == Exit.COULD_NOT_LOOK
+    assert _run(file, "export", "nope", str(tmp_path / "out")) == Exit.USAGE
     assert "there is no evaluation 'nope'" in capsys.readouterr().err
-    assert _run(file, "delete", "nope", "--yes") == Exit.COULD_NOT_LOOK
+    assert _run(file, "delete", "nope", "--yes") == Exit.USAGE
     assert not (tmp_path / "out").exists()
 
 
 def test_delete_asks_and_is_remembered(file, capsys, monkeypatch):
     one, other = judged(evaluation()), judged(evaluation())
     _fill(file, one, other)
-    monkeypatch.setattr("sys.stdin", None)
-    assert _run(file, "delete", one.id) != 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert _run(file, "delete", one.id) == Exit.USAGE
+    assert "There is nobody to ask; say --yes" in capsys.readouterr().err
     assert _left(file)[0] == {one.id, other.id}
     assert _run(file, "delete", one.id, "--yes") == 0
     assert "deleted 1" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from store_factories import (
 from tidegate_analysis import Verdict
 from tidegate_server.errors import RequestError
 from tidegate_server.gates.errors import (
+    AlreadyExistsError,
     ConflictError,
     NotFoundError,
     PreconditionError,
@@ -85,6 +86,18 @@ def test_an_ensure_key_lives_as_long_as_it_was_told(run):
     run(store.modify(late.id, lambda one: replace(one, state=EvaluationState.CANCELLED, version=2), AUDIT))
     after = evaluation(ensure_key="k", at=T0 + 101, expire_time=T0 + 201)
     assert run(store.create(after, "a", AUDIT)) == (after, True)
+
+
+@pytest.mark.parametrize("key", ["request_id", "ensure_key"])
+def test_a_repetition_is_found_without_storing_anything(run, key):
+    store = run.store.evaluations
+    wanted = evaluation(**{key: "k", "expire_time": T0 + 10})
+    assert run(store.earlier(wanted, "f")) is None
+    first = evaluation(**{key: "k", "expire_time": T0 + 10})
+    run(store.create(first, "f", AUDIT))
+    assert run(store.earlier(wanted, "f")) == first
+    with pytest.raises(NotFoundError):
+        run(store.get(wanted.id))
 
 
 @pytest.mark.parametrize("key", ["request_id", "ensure_key"])
@@ -254,6 +267,23 @@ def test_writers_count_for_themselves_retries_are_skipped_and_gaps_refused(run):
         ("a", 4),
         ("a", 5),
     ]
+
+
+def test_a_number_that_was_taken_with_other_points_is_refused(run):
+    """A writer that began again from 1 would otherwise lose its points without a word."""
+    store = run.store.evaluations
+    made, _ = run(store.create(evaluation(), "f", AUDIT))
+
+    def append(*blocks):
+        return run(store.append_blocks(made.id, "a", blocks, complete=False, now=T0))
+
+    append((1, block(1)), (2, block(2)))
+    for other in (block(7), block(2, instance="pod-2")):
+        with pytest.raises(AlreadyExistsError, match=r"block 2 .* other points; .* go on with 3") as reused:
+            append((2, other), (3, block(3)))
+        assert reused.value.reason == "SEQUENCE_REUSED"
+    assert len(run(store.blocks(made.id))) == 2
+    assert append((2, block(2)), (3, block(3))).taken == 1
 
 
 def test_complete_is_remembered_and_a_finished_evaluation_takes_only_retries(run):

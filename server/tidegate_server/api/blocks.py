@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -206,6 +206,32 @@ def encode_block(block: ta.Block, sequence: int = 0) -> metrics_pb2.SeriesBlock:
         rows = message.histograms.add(metric=name, upper_bounds=np.asarray(bounds).tolist())
         _set_doubles(rows, "counts", counts)
     return message
+
+
+def cut_block(block: ta.Block, most: int, first: int = 0) -> Iterator[tuple[int, ta.Block]]:
+    """Yield a block from its column ``first`` on in pieces of about ``most`` bytes, each with its first column there.
+
+    What is cut differently is judged the same, while a message that is too large is not taken at all.
+    """
+    values = np.asarray(block.values)
+    exposure = None if block.exposure is None else np.asarray(block.exposure)
+    histograms = {name: (bounds, np.asarray(counts)) for name, (bounds, counts) in (block.histograms or {}).items()}
+    numbers = values.size + (0 if exposure is None else exposure.size)
+    numbers += sum(counts.size for _, counts in histograms.values())
+    columns = values.shape[1]
+    width = max(1, most * columns // max(1, 8 * numbers))
+    for low in range(first, columns, width):
+        part = slice(low, low + width)
+        yield (
+            low,
+            replace(
+                block,
+                start=block.start + low * block.step,
+                values=values[:, part],
+                exposure=None if exposure is None else exposure[:, part],
+                histograms={name: (bounds, counts[part]) for name, (bounds, counts) in histograms.items()} or None,
+            ),
+        )
 
 
 def _set_doubles(message: metrics_pb2.SeriesBlock | metrics_pb2.HistogramRows, field: str, values: Floats) -> None:

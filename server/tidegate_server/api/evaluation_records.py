@@ -11,13 +11,13 @@ from google.protobuf.message import Message
 from tidegate.v1 import evaluation_service_pb2 as wire
 from tidegate.v1 import evaluation_service_pb2_grpc, metrics_pb2
 
-from tidegate_server.api.blocks import Declared, count_points, decode_block, encode_block
+from tidegate_server.api.blocks import Declared, count_points, cut_block, decode_block, encode_block
 from tidegate_server.api.evaluation_messages import BASIC, FULL, encode_evaluation, encode_rule_result
 from tidegate_server.api.gate_messages import decode_deployment, decode_member, decode_rules
 from tidegate_server.api.metrics import decode_duration
-from tidegate_server.api.paging import page_size, read_token, write_token
+from tidegate_server.api.paging import page_size, read_position, read_token, write_token
 from tidegate_server.auth import methods
-from tidegate_server.errors import Violation, Violations, over_limit
+from tidegate_server.errors import RequestError, Violation, Violations, over_limit
 from tidegate_server.gates import evaluation as machine
 from tidegate_server.gates.errors import AlreadyExistsError, InvalidError, NotFoundError, PreconditionError
 from tidegate_server.gates.filters import EVALUATION_FIELDS, parse_filter
@@ -43,6 +43,7 @@ from tidegate_server.gates.ports import (
 )
 from tidegate_server.gates.validate import (
     MAX_AHEAD,
+    MAX_BEHIND,
     check_deployment,
     check_name,
     check_rules,
@@ -57,6 +58,8 @@ MAX_WRITER_BYTES = 128
 MAX_BLOCKS = 1000
 MAX_EVIDENCE_BLOCKS = 200
 EVIDENCE_BYTES = 2 * 1024 * 1024
+# Larger blocks are told in pieces: clients take messages of 4 MiB unless they were told otherwise.
+EVIDENCE_PIECE_BYTES = 1024 * 1024
 DEFAULT_TTL = 3600.0
 MAX_TTL = 7 * 86400.0
 # A watcher looks by itself this often, should a change ever not be told.
@@ -101,19 +104,19 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         size = len(request.request_id.encode())
         if size > MAX_REQUEST_ID_BYTES:
             raise InvalidError([Violation("request_id", f"{size} bytes; at most {MAX_REQUEST_ID_BYTES} are allowed")])
-        gate, deployment = await self._prepare(request)
-        now = self._clock()
+        gate, deployment, refusal = await self._prepare(request)
         made = machine.begin(
             "" if request.validate_only else uuid.uuid4().hex,
             gate,
             deployment,
-            now,
+            self._clock(),
             created_by=methods.caller().name,
             request_id=request.request_id,
         )
         if not request.validate_only:
-            audit = self._audit("evaluation.start", made, version=deployment.version)
-            made, _ = await self._evaluations.create(made, _fingerprint(request), audit)
+            made, _ = await self._begin(request, made, refusal)
+        elif refusal is not None:
+            raise refusal
         return wire.StartEvaluationResponse(evaluation=encode_evaluation(made, full=True))
 
     async def EnsureEvaluation(  # noqa: N802
@@ -122,14 +125,13 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         """Return the evaluation of a key, starting it when there is none that lives."""
         wrong = Violations()
         wrong.found += check_name(request.key, "key")
-        ttl: float | None = DEFAULT_TTL
+        ttl: float | None = None
         if request.HasField("ttl"):
             ttl = decode_duration(request.ttl, "ttl", wrong)
             if ttl is not None and not 0 < ttl <= MAX_TTL:
                 wrong.add("ttl", f"must be above 0 s and at most 7 days (604800 s), not {ttl:g} s")
-        if wrong.found:
-            raise InvalidError(wrong.found)
-        gate, deployment = await self._prepare(request)
+        _refuse(wrong.found)
+        gate, deployment, refusal = await self._prepare(request)
         made = machine.begin(
             uuid.uuid4().hex,
             gate,
@@ -137,10 +139,12 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
             self._clock(),
             created_by=methods.caller().name,
             ensure_key=request.key,
-            ttl=ttl,
         )
-        audit = self._audit("evaluation.start", made, version=deployment.version, key=request.key)
-        found, created = await self._evaluations.create(made, _fingerprint(request), audit)
+        longest = machine.longest_watch(made)
+        if ttl is not None and ttl < longest:
+            refusal = refusal or InvalidError([Violation("ttl", _too_short(ttl, longest))])
+        made = machine.with_life_time(made, max(DEFAULT_TTL, 2 * longest) if ttl is None else ttl)
+        found, created = await self._begin(request, made, refusal)
         if not created:
             _check_same(found, made)
         return wire.EnsureEvaluationResponse(evaluation=encode_evaluation(found, full=True), created=created)
@@ -261,16 +265,15 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
             names = ", ".join(rule.name for rule in found.gate.rules)
             raise InvalidError([Violation("rule", f"there is no rule {request.rule[:60]!r}; rules are {names}")])
         bound = ("evidence", request.name, request.rule)
-        after = int(read_token(request.page_token, *bound) or 0)
+        after, column = read_position(request.page_token, *bound)
         size = page_size(request.page_size, most=MAX_EVIDENCE_BLOCKS)
         response = wire.GetEvidenceResponse()
-        if not after:
+        if not request.page_token:
             names_wanted = {rule.name for rule in rules}
             response.rule_results.extend(encode_rule_result(one) for one in found.results if one.rule in names_wanted)
         stored = await self._evaluations.blocks(found.id, after_position=after, limit=size + 1)
-        last = _add_blocks(response, stored[:size], rules if request.rule else None)
-        if last is not None and last < stored[-1].position:
-            response.next_page_token = write_token(str(last), *bound)
+        following = _add_blocks(response, stored, column, size, rules[0] if request.rule else None)
+        response.next_page_token = write_token(following, *bound)
         return response
 
     async def WriteSeries(  # noqa: N802
@@ -317,19 +320,38 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         methods.require(found.deployment.service, found.deployment.environment, name)
         return found
 
+    async def _begin(
+        self,
+        request: wire.StartEvaluationRequest | wire.EnsureEvaluationRequest,
+        made: Evaluation,
+        refusal: RequestError | None,
+    ) -> tuple[Evaluation, bool]:
+        """Store a new evaluation unless the request is a repetition; return it, and whether it is new.
+
+        With a refusal only a repetition is answered: as before, whatever became of the gate since.
+
+        Raises
+        ------
+        RequestError
+            The refusal, when the request is none.
+        """
+        if refusal is None:
+            audit = self._audit("evaluation.start", made, version=made.deployment.version, key=made.ensure_key)
+            return await self._evaluations.create(made, _fingerprint(request), audit)
+        found = await self._evaluations.earlier(made, _fingerprint(request))
+        if found is None:
+            raise refusal
+        return found, False
+
     async def _prepare(
         self, request: wire.StartEvaluationRequest | wire.EnsureEvaluationRequest
-    ) -> tuple[Gate, Deployment]:
-        """Return the gate to run and the deployment to run it for.
+    ) -> tuple[Gate, Deployment, RequestError | None]:
+        """Return the gate to run, the deployment to run it for, and why a stored gate cannot be run now.
 
         Raises
         ------
         InvalidError
-            With everything that is wrong.
-        NotFoundError
-            When there is no such gate.
-        PreconditionError
-            When the gate is not enabled.
+            With everything that is wrong with the request itself.
         """
         wrong = Violations()
         deployment = decode_deployment(request.deployment, "deployment.", wrong)
@@ -349,17 +371,23 @@ class EvaluationRecords(evaluation_service_pb2_grpc.EvaluationServiceServicer):
             if gate.rules or not wrong.found:
                 wrong.found += check_rules(gate.rules, "inline_rules.")
             _refuse([*wrong.found, *check_version_needed(deployment, gate.rules)])
-            return gate, deployment
+            return gate, deployment, None
         _refuse(wrong.found)
-        gate = await self._gates.get(key or GateKey(deployment.service, deployment.environment, DEFAULT_IDENTIFIER))
+        key = key or GateKey(deployment.service, deployment.environment, DEFAULT_IDENTIFIER)
+        try:
+            gate = await self._gates.get(key)
+        except NotFoundError as missing:
+            return Gate(*key, rules=(), revision=1), deployment, missing
+        refusal: RequestError | None = None
         if not gate.enabled:
-            raise PreconditionError(
+            refusal = PreconditionError(
                 "GATE_DISABLED",
                 f"gate {gate.identifier!r} of {gate.service!r} in {gate.environment!r} is not enabled",
                 {"service": gate.service, "environment": gate.environment, "identifier": gate.identifier},
             )
-        _refuse(check_version_needed(deployment, gate.rules))
-        return gate, deployment
+        elif missing_version := check_version_needed(deployment, gate.rules):
+            refusal = InvalidError(missing_version)
+        return gate, deployment, refusal
 
     def _audit(self, action: str, evaluation: Evaluation, **detail: str) -> AuditRecord:
         return AuditRecord(
@@ -378,6 +406,13 @@ def _refuse(found: Sequence[Violation]) -> None:
         raise InvalidError(found)
 
 
+def _too_short(ttl: float, longest: float) -> str:
+    return (
+        f"{ttl:g} s is shorter than the {longest:g} s that the rules may watch: another evaluation would begin before"
+        " this one has its answer"
+    )
+
+
 def _full(view: int, default: int) -> bool:
     if view not in (0, BASIC, FULL):
         raise InvalidError([Violation("view", f"{view} is no value of this enum; use BASIC or FULL")])
@@ -390,7 +425,9 @@ def _placed(deployment: Deployment, key: GateKey, wrong: Violations) -> Deployme
     for name in ("service", "environment"):
         told, own = getattr(deployment, name), getattr(key, name)
         if told and told != own:
-            wrong.add(f"deployment.{name}", f"{told[:60]!r} is not the gate's {own!r}; leave it out or choose")
+            wrong.add(
+                f"deployment.{name}", f"{told[:60]!r} is not the gate's {own!r}; leave it out, or name a gate of it"
+            )
     return Deployment(
         service=key.service,
         environment=key.environment,
@@ -476,6 +513,10 @@ def _read_blocks(
         newest = block.start + block.step * (message.columns - 1)
         if newest > now + MAX_AHEAD:
             wrong.add(f"{at}.start_time", f"the last point lies {newest - now:.0f} s in the future")
+        elif evaluation.deployed_at - block.start > MAX_BEHIND:
+            # One block with a wrong clock would keep every rule of the evaluation from looking at the others.
+            days = (evaluation.deployed_at - block.start) / 86400
+            wrong.add(f"{at}.start_time", f"lies {days:.0f} days before the deployment; at most 30 days are taken")
         elif step is not None and abs(block.step - step) > 1e-6 * step:
             wrong.add(f"{at}.step", f"{block.step:g} s; the points of this evaluation have {step:g} s")
         try:
@@ -497,18 +538,21 @@ def _check_sequences(blocks: Sequence[metrics_pb2.SeriesBlock], wrong: Violation
 
 
 def _add_blocks(
-    response: wire.GetEvidenceResponse, stored: Sequence[StoredBlock], rules: Sequence[Rule] | None
-) -> int | None:
-    """Add blocks until the page is full; return the position of the last one that was looked at."""
-    size, last = 0, None
-    for one in stored:
-        parts = [one.block] if rules is None else [rows_for(rule, one.block) for rule in rules]
-        for block in parts:
-            if block is not None:
-                message = encode_block(block, one.position)
-                size += message.ByteSize()
-                response.blocks.append(message)
-        last = one.position
-        if size >= EVIDENCE_BYTES:
-            break
-    return last
+    response: wire.GetEvidenceResponse, stored: Sequence[StoredBlock], column: int, size: int, rule: Rule | None
+) -> str:
+    """Add blocks until the page is full, the first of them from a column on; return where the next page begins, ""
+    when there is nothing left.
+
+    ``stored`` holds one block more than fits on a page, if there are so many.
+    """
+    told = 0
+    for one in stored[:size]:
+        block = one.block if rule is None else rows_for(rule, one.block)
+        for at, piece in cut_block(block, EVIDENCE_PIECE_BYTES, column) if block is not None else ():
+            if told >= EVIDENCE_BYTES or len(response.blocks) >= size:
+                return f"{one.position - 1}:{at}"
+            message = encode_block(piece, one.position)
+            told += message.ByteSize()
+            response.blocks.append(message)
+        column = 0
+    return f"{stored[size - 1].position}:0" if len(stored) > size else ""

@@ -93,9 +93,11 @@ class GateServicer(gate_service_pb2_grpc.GateServiceServicer):
                 audit = self._audit("gate.update", wanted.key, fields=",".join(changed))
                 gate = await self._gates.modify(wanted.key, change, audit)
         except NotFoundError:
-            if not request.allow_missing:
+            # An etag says that the gate was there: somebody has deleted it since.
+            if not request.allow_missing or request.gate.etag:
                 raise
-            gate = self._new(wanted)
+            # All of a new gate is checked and stored, whatever the mask names.
+            gate = self._new(_read(request.gate, CHANGEABLE))
             if not request.validate_only:
                 gate = await self._gates.create(gate, self._audit("gate.create", gate.key))
         return gate_service_pb2.UpdateGateResponse(gate=encode_gate(gate))

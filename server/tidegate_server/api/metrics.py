@@ -90,7 +90,8 @@ def decode_enum(table: Mapping[int, str], names: Any, value: int, path: str, wro
     """Return the domain's word for an enum number; an unknown number is noted."""
     word = table.get(value)
     if word is None:
-        wrong.add(path, f"{value} is no value of this enum; use one of {', '.join(names.keys())}")
+        what = "is needed" if value == 0 else f"{value} is no value of this enum"
+        wrong.add(path, f"{what}; use one of {', '.join(names.Name(number) for number in table)}")
     return word
 
 

@@ -13,7 +13,7 @@ from tidegate_server.api.metrics import decode_duration, decode_time, encode_sec
 from tidegate_server.errors import Violations
 from tidegate_server.gates.model import MonitorState
 from tidegate_server.gates.names import simple_name
-from tidegate_server.gates.validate import check_name, check_query, check_text
+from tidegate_server.gates.validate import check_name, check_query, check_text, check_url
 from tidegate_server.monitors.model import Downtime, Monitor, MonitorGroup, MonitorHistory, StatePush
 
 MAX_AHEAD = 60.0
@@ -70,8 +70,8 @@ def _decode_report(
         wrong.found += check_text(message.group, f"{at}.group")
     if len(message.url.encode()) > MAX_URL_BYTES:
         wrong.add(f"{at}.url", f"at most {MAX_URL_BYTES} bytes are allowed")
-    elif message.url and not message.url.startswith(("https://", "http://")):
-        wrong.add(f"{at}.url", "must begin with https:// or http://")
+    elif message.url:
+        wrong.found += check_url(message.url, f"{at}.url")
     expire = None
     if message.HasField("valid_for"):
         seconds = decode_duration(message.valid_for, f"{at}.valid_for", wrong)

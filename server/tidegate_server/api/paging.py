@@ -6,12 +6,15 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 
 from tidegate_server.errors import Violation
 from tidegate_server.gates.errors import InvalidError
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
+# Numbers of 64 bit.
+_POSITION = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 
 
 def page_size(asked: int, *, default: int = DEFAULT_SIZE, most: int = MAX_SIZE) -> int:
@@ -47,10 +50,11 @@ def read_token(token: str, *query: str) -> str:
         return ""
     try:
         found = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except (ValueError, binascii.Error, UnicodeError):
+        "".join(found).encode()  # JSON may name half a character, which no store takes
+    except (ValueError, TypeError, binascii.Error):
         found = None
     if not (isinstance(found, list) and len(found) == 2 and all(isinstance(one, str) for one in found)):
-        raise InvalidError([Violation("page_token", "is no token of this server; start again without one")])
+        raise _no_token()
     if found[0] != _mark(query):
         raise InvalidError(
             [
@@ -62,6 +66,19 @@ def read_token(token: str, *query: str) -> str:
         )
     cursor: str = found[1]
     return cursor
+
+
+def read_position(token: str, *query: str) -> tuple[int, int]:
+    """Return the two numbers in a token (an item, and how much of it was told), zeros for no token; raises as
+    `read_token`."""
+    found = _POSITION.fullmatch(read_token(token, *query) or "0:0")
+    if found is None:
+        raise _no_token()
+    return int(found[1]), int(found[2])
+
+
+def _no_token() -> InvalidError:
+    return InvalidError([Violation("page_token", "is no token of this server; start again without one")])
 
 
 def _mark(query: tuple[str, ...]) -> str:

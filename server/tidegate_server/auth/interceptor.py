@@ -14,7 +14,7 @@ from tidegate_server.auth.model import ANYBODY, Principal, grants_of
 from tidegate_server.auth.tokens import certificate_id, proves, split_token, usable
 from tidegate_server.gates.errors import UnauthenticatedError
 from tidegate_server.gates.ports import TokenRecord, TokenRepository
-from tidegate_server.interceptors import Around, Context, Continuation, Details, Handler, Interceptor
+from tidegate_server.interceptors import Around, Context, Continuation, Details, Handler, Interceptor, Malformed
 
 REMEMBER_SECONDS = 5.0
 """A token is read from the store at most this often: a revocation holds after this time at the latest."""
@@ -139,7 +139,8 @@ def _with_checked_request(handler: Handler, method: str) -> Handler:
     inner: Any = handler.unary_unary
 
     async def unary(request: Any, context: Context) -> Any:
-        check_request(method, caller(), request)
+        if not isinstance(request, Malformed):  # which says nothing of a scope, and is refused by whom it reaches
+            check_request(method, caller(), request)
         return await inner(request, context)
 
     make: Any = grpc.unary_unary_rpc_method_handler

@@ -19,9 +19,9 @@ from rich.table import Table
 from tidegate_server.auth.model import Grant, Role
 from tidegate_server.cli import console
 from tidegate_server.cli.config_file import parse_duration
-from tidegate_server.cli.exits import CouldNotLookError
+from tidegate_server.cli.exits import CouldNotLookError, RefusedError
 from tidegate_server.config import Config
-from tidegate_server.errors import ConfigError, RequestError
+from tidegate_server.errors import Code, ConfigError, RequestError
 
 if TYPE_CHECKING:
     from tidegate_server.store import Store
@@ -68,7 +68,17 @@ def _with_store(store_url: str | None, work: Callable[[Store], Awaitable[T]]) ->
     try:
         return asyncio.run(run())
     except RequestError as error:
-        raise CouldNotLookError(error.message) from None
+        asked_wrongly = error.code in (Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.ALREADY_EXISTS)
+        raise (RefusedError if asked_wrongly else CouldNotLookError)(error.message) from None
+
+
+def _check_grant(named: str, name: str, service: str, environment: str) -> None:
+    """Refuse a name that nobody could read in the audit log, and a scope that holds nothing."""
+    from tidegate_server.gates.validate import check_name
+
+    for option, value in ((named, name), ("--service", service), ("--env", environment)):
+        for one in check_name(value, option):
+            raise click.UsageError(f"{one.field}: {one.description}")
 
 
 def _audit(action: str, resource: str, **detail: str) -> Any:
@@ -138,6 +148,7 @@ def allow_certificate(identity: str, role: str, service: str, environment: str, 
     """Give a role to the client certificate whose common or alternative name is IDENTITY."""
     from tidegate_server.auth.tokens import certificate_record
 
+    _check_grant("IDENTITY", identity, service, environment)
     record = certificate_record(identity, [Grant(Role[role.upper()], service, environment)], _who(), time.time())
 
     async def work(store: Store) -> None:
@@ -177,6 +188,7 @@ def create(name: str, role: str, service: str, environment: str, expires_in: str
     """Make a token and print it. It is shown once: only its hash is kept."""
     from tidegate_server.auth.tokens import new_token
 
+    _check_grant("--name", name, service, environment)
     ttl = None if expires_in is None else parse_duration(expires_in)
     if expires_in is not None and (ttl is None or ttl <= 0):
         raise click.UsageError(f"--expires-in: a duration such as 2160h is expected, not {expires_in!r}")

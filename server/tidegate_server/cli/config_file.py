@@ -1,7 +1,8 @@
 """Gates and rules in YAML: every fault with file, line and column, nothing unknown taken.
 
 Fields are those of the contract, in snake_case or camelCase. Enums go by their short names in any case
-(``enforce``), durations as ``15m``, ``90s``, ``1h30m`` or a number of seconds, times in ISO 8601.
+(``enforce``), durations as ``15m``, ``90s``, ``1h30m`` or a number of seconds, times in ISO 8601, margins as numbers
+or, as in the spec files of ``tidegate analyze``, ``10%``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SERVER_ONLY = frozenset({"name", "uid", "revision", "etag", "create_time", "upda
 """Fields of a gate that only the server sets."""
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 _INTEGERS = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
@@ -301,6 +303,10 @@ def _scalar(found: Any, value: Any, path: str, place: Place, faults: _Faults) ->
         return str(value)
     if kind == FieldDescriptor.TYPE_DOUBLE and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if kind == FieldDescriptor.TYPE_DOUBLE and found.name == "margin" and isinstance(value, str):
+        share = _SHARE.fullmatch(value.strip())
+        if share is not None:
+            return float(share[1]) / 100.0
     if kind in _INTEGERS and isinstance(value, int) and not isinstance(value, bool):
         low, high = _INTEGERS[kind]
         if low <= value <= high:

@@ -91,13 +91,6 @@ class Connection:
         """Call a method that streams its answers; errors as `grpc.RpcError`."""
         yield from method(request, timeout=timeout, metadata=self._metadata)
 
-    def send(self, method: Any, requests: Iterator[Message]) -> Any:
-        """Call a method that takes a stream; errors as in `call`, without repetition."""
-        try:
-            return method(requests, timeout=self.timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise self.refusal(error) from None
-
     def refusal(self, error: grpc.RpcError) -> click.ClickException:
         """Return what a call's error means for a user."""
         told = TidegateError.of(error)

@@ -11,6 +11,13 @@ from rich.console import Console
 FILE_WIDTH = 160
 
 
+class _Piped(Console):
+    """Leaves it to the command line what a reader that went away means; rich would end with 1, which is HALT."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def out() -> Console:
     """Return the console of results."""
     return _console(sys.stdout)
@@ -24,7 +31,7 @@ def err() -> Console:
 def _console(stream: TextIO) -> Console:
     # NO_COLOR is honoured by rich.
     on_terminal = stream.isatty()
-    return Console(
+    return _Piped(
         file=stream,
         force_terminal=on_terminal,
         highlight=False,

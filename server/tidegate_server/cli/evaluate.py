@@ -14,15 +14,27 @@ from tidegate.v1 import evaluation_service_pb2 as wire
 from tidegate.v1 import evaluation_service_pb2_grpc, evaluations_pb2, findings_pb2
 
 from tidegate_server.cli import console
-from tidegate_server.cli.config_file import Loaded, in_file, load_rules, parse_time
+from tidegate_server.cli.config_file import Loaded, load_rules, parse_time
 from tidegate_server.cli.connection import RETRIED, Connection, ServerRefusedError, connected
-from tidegate_server.cli.exits import CouldNotLookError, Exit
+from tidegate_server.cli.exits import CouldNotLookError, Exit, RefusedError
 from tidegate_server.cli.plain import plain
 from tidegate_server.cli.render import STYLES, decision_word, findings_table, onset, verdict_word
 from tidegate_server.gates.model import DEFAULT_IDENTIFIER, GateKey
 from tidegate_server.gates.names import gate_name
 
 MAX_SECONDS = 3 * 3600.0
+
+OPTIONS = {
+    "deployment.service": "--service",
+    "deployment.environment": "--env",
+    "deployment.version": "--version",
+    "deployment.previous_version": "--previous-version",
+    "deployment.start_time": "--deployed-at",
+    "deployment.commit": "--commit",
+    "deployment.actor": "--actor",
+    "key": "--key",
+}
+"""Where a user set the fields of a request."""
 
 
 @click.command()
@@ -124,8 +136,20 @@ def _started(
             ensure.inline_rules.CopyFrom(request.inline_rules)
         ensured: evaluations_pb2.Evaluation = connection.call(stub.EnsureEvaluation, ensure).evaluation
     except ServerRefusedError as error:
-        raise (in_file(error, rules) if rules is not None else error) from None
+        raise in_words(error, rules) from None
     return ensured
+
+
+def in_words(error: ServerRefusedError, rules: Loaded | None) -> RefusedError:
+    """Return a refusal with the places of its fields: an option, or a place in the file with the rules."""
+    if not error.told.violations:
+        return error
+    lines = []
+    for one in error.told.violations:
+        option = OPTIONS.get(one.field) or ("--link" if one.field.startswith("deployment.links") else "")
+        place = f"{rules.place_of(one.field)}: " if rules is not None and not option else ""
+        lines.append(f"{place}{option or one.field}: {one.description}")
+    return RefusedError("\n".join(lines))
 
 
 def follow(
@@ -147,13 +171,15 @@ def follow(
     to = console.err()
     deadline = time.monotonic() + timeout
     told = ""
+    away = False
+    later = f"tidegate evaluation watch {found.name.removeprefix('evaluations/')}"
     while True:
         request = wire.WatchEvaluationRequest(
             name=found.name, after_version=found.version if told else 0, until_decided=until_decided
         )
         try:
             for update in connection.stream(stub.WatchEvaluation, request, max(deadline - time.monotonic(), 0.1)):
-                found = update.evaluation
+                found, away = update.evaluation, False
                 if found.sentence != told and not update.final:
                     told = found.sentence
                     to.print(Text(told, "dim"), soft_wrap=True)
@@ -163,13 +189,18 @@ def follow(
             told_by: Any = error
             code = told_by.code()
             if code is grpc.StatusCode.DEADLINE_EXCEEDED or time.monotonic() >= deadline:
+                why = f"; no server answers at {connection.target}" if away else ""
                 raise CouldNotLookError(
-                    f"no decision within {timeout:g} s; the evaluation goes on: tidegate evaluation watch"
-                    f" {found.name.removeprefix('evaluations/')}"
+                    f"no decision within {timeout:g} s{why}; the evaluation goes on: {later}"
                 ) from None
             if code not in RETRIED:
                 raise connection.refusal(error) from None
-            told = told or " "
+            if not away:
+                to.print(Text(f"no server answers at {connection.target}; asking again", "dim"), soft_wrap=True)
+            told, away = told or " ", True
+        except KeyboardInterrupt:
+            to.print(f"the evaluation goes on: {later}", soft_wrap=True)
+            raise
         time.sleep(min(1.0, max(deadline - time.monotonic(), 0.0)))
 
 
@@ -215,7 +246,9 @@ def show(found: evaluations_pb2.Evaluation) -> None:
     if found.decision == findings_pb2.DECISION_UNSPECIFIED:
         to.print(Text(found.sentence, "dim"), soft_wrap=True)
         return
-    to.print(Text(f"{word}: {found.sentence}", STYLES.get(word, "")), soft_wrap=True)
+    # One that is cancelled, or decided by a person before its end, has no verdict.
+    told = f"{word}: {found.sentence}" if found.verdict else found.sentence
+    to.print(Text(told, STYLES.get(word, "")), soft_wrap=True)
     if found.HasField("override"):
         to.print(
             f"overridden by {found.override.actor}: {decision_word(found.override.decision)}, {found.override.reason}",

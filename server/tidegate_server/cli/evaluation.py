@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from tidegate.v1 import evaluation_service_pb2 as wire
 from tidegate.v1 import evaluation_service_pb2_grpc, evaluations_pb2, metrics_pb2
 
@@ -18,10 +20,16 @@ from tidegate_server.cli.evaluate import MAX_SECONDS, exit_code_of, follow, show
 from tidegate_server.cli.exits import CouldNotLookError
 from tidegate_server.cli.gate import parent
 from tidegate_server.cli.plain import plain, word
-from tidegate_server.cli.render import decision_word, styled_verdict
+from tidegate_server.cli.render import decision_word, styled_verdict, to_second
 
 DECISIONS = ("proceed", "halt", "hold")
 LABELS = ("true-alarm", "false-alarm", "missed", "correct-pass")
+# What is written at once: far below the 16 MiB that a server takes unless it was told otherwise.
+BLOCK_BYTES = 1024 * 1024
+REQUEST_BYTES = 2 * 1024 * 1024
+REQUEST_BLOCKS = 200
+# Below this many columns a table of evaluations is no longer readable.
+WIDE = 120
 OUTPUTS = click.Choice(["text", "json"])
 
 
@@ -73,22 +81,55 @@ def list_evaluations(
     if output == "json":
         click.echo(json.dumps([plain(one) for one in found], indent=2, allow_nan=False))
         return
+    show_list(found, console.out())
+
+
+def show_list(found: Sequence[evaluations_pb2.Evaluation], to: Console) -> None:
+    """Print evaluations as a table, or in two lines each where a row of it would be broken."""
+    if not found:
+        to.print("no evaluations")
+    elif to.width < WIDE:
+        for one in found:
+            to.print(_briefly(one), soft_wrap=True)
+    else:
+        to.print(_table(found))
+
+
+def _table(found: Sequence[evaluations_pb2.Evaluation]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("id", "service", "environment", "version", "state", "verdict", "decision", "created"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("id", "state", "verdict", "created"))
     for one in found:
-        over = " (overridden)" if one.HasField("override") else ""
         table.add_row(
-            one.name.removeprefix("evaluations/"),
+            _identity(one),
             one.deployment.service,
             one.deployment.environment,
             one.deployment.version,
             word(evaluations_pb2.EvaluationState.DESCRIPTOR, one.state) or "-",
             styled_verdict(one.verdict),
-            decision_word(one.decision) + over,
-            one.create_time.ToJsonString(),
+            _decision(one),
+            to_second(one.create_time),
         )
-    console.out().print(table if found else "no evaluations")
+    return table
+
+
+def _briefly(one: evaluations_pb2.Evaluation) -> Text:
+    text = Text(f"{_identity(one)}  {to_second(one.create_time)}\n  ")
+    if one.verdict:
+        text.append_text(styled_verdict(one.verdict))
+    else:
+        text.append(word(evaluations_pb2.EvaluationState.DESCRIPTOR, one.state) or "-", "dim")
+    version = f" {one.deployment.version}" if one.deployment.version else ""
+    text.append(f"  {_decision(one)}  {one.deployment.service}{version} in {one.deployment.environment}")
+    return text
+
+
+def _identity(one: evaluations_pb2.Evaluation) -> str:
+    return one.name.removeprefix("evaluations/")
+
+
+def _decision(one: evaluations_pb2.Evaluation) -> str:
+    return decision_word(one.decision) + (" (overridden)" if one.HasField("override") else "")
 
 
 @evaluation.command(name="show")
@@ -131,14 +172,26 @@ def write(connection: Connection, identity: str, path: str | None, writer: str, 
         found = connection.call(stub.GetEvaluation, wire.GetEvaluationRequest(name=_name(identity))).evaluation
         blocks = _blocks(path, found)
     taken = 0
-    for at in range(0, len(blocks), 200):
-        part = blocks[at : at + 200]
-        last = complete and at + 200 >= len(blocks)
-        request = wire.WriteSeriesRequest(name=_name(identity), writer=writer, blocks=part, complete=last)
+    for part in requests_of(blocks):
+        request = wire.WriteSeriesRequest(name=_name(identity), writer=writer, blocks=part)
         taken += connection.call(stub.WriteSeries, request).blocks_taken
-    if complete and not blocks:
+    if complete:
         connection.call(stub.WriteSeries, wire.WriteSeriesRequest(name=_name(identity), complete=True))
     click.echo(f"{taken} blocks written{', complete' if complete else ''}")
+
+
+def requests_of(blocks: Sequence[metrics_pb2.SeriesBlock]) -> Iterator[list[metrics_pb2.SeriesBlock]]:
+    """Yield blocks in parts that a server takes in one request."""
+    part: list[metrics_pb2.SeriesBlock] = []
+    size = 0
+    for block in blocks:
+        if part and (size >= REQUEST_BYTES or len(part) >= REQUEST_BLOCKS):
+            yield part
+            part, size = [], 0
+        part.append(block)
+        size += block.ByteSize()
+    if part:
+        yield part
 
 
 def _blocks(path: str, found: evaluations_pb2.Evaluation) -> list[metrics_pb2.SeriesBlock]:
@@ -147,7 +200,7 @@ def _blocks(path: str, found: evaluations_pb2.Evaluation) -> list[metrics_pb2.Se
     from tidegate_analysis.frames import blocks_of
     from tidegate_analysis.spec import MetricSpec
 
-    from tidegate_server.api.blocks import encode_block
+    from tidegate_server.api.blocks import cut_block, encode_block
     from tidegate_server.cli.series_file import read_series
 
     frame = read_series(path)
@@ -164,7 +217,7 @@ def _blocks(path: str, found: evaluations_pb2.Evaluation) -> list[metrics_pb2.Se
         blocks = blocks_of(watched, tuple(MetricSpec(name) for name in names), deployed_at=start.ToNanoseconds() / 1e9)
     except BlockError as error:
         raise CouldNotLookError(f"{path}: {error}") from None
-    return [encode_block(block) for block in blocks]
+    return [encode_block(piece) for block in blocks for _, piece in cut_block(block, BLOCK_BYTES)]
 
 
 @evaluation.command()

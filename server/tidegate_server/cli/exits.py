@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from typing import Any
 
 import click
@@ -32,3 +33,17 @@ class CouldNotLookError(click.ClickException):
     """Something kept Tidegate from looking; the message is one sentence for the user."""
 
     exit_code = Exit.COULD_NOT_LOOK
+
+
+def confirm(question: str) -> None:
+    """Ask before something is deleted.
+
+    Raises
+    ------
+    click.UsageError
+        When there is nobody to ask, or the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} There is nobody to ask; say --yes")
+    if not click.confirm(question):
+        raise RefusedError("nothing was changed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from tidegate.v1 import gate_service_pb2_grpc, gates_pb2
 from tidegate_server.cli import console
 from tidegate_server.cli.config_file import SERVER_ONLY, Loaded, in_file, load_gates, to_yaml
 from tidegate_server.cli.connection import Connection, ServerRefusedError, connected
-from tidegate_server.cli.exits import RefusedError
+from tidegate_server.cli.exits import RefusedError, confirm
 from tidegate_server.cli.plain import plain
 from tidegate_server.gates.model import DEFAULT_IDENTIFIER, GateKey
 from tidegate_server.gates.names import gate_name
@@ -87,17 +86,17 @@ def apply(connection: Connection, path: str, dry_run: bool, prune: bool, yes: bo
     if dry_run:
         return
     if extra and not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError("--prune would delete gates and there is nobody to ask; say --yes")
-        click.confirm(f"Delete {len(extra)} gates?", abort=True)
+        confirm(f"Delete {len(extra)} gates?")
     done = 0
     for one, before, _, difference in changes:
-        if difference:
-            request = wire.UpdateGateRequest(gate=one.message, allow_missing=True)  # type: ignore[arg-type]
-            # What was shown is what is changed: somebody else's change in between is not overwritten.
-            request.gate.etag = before.etag if before is not None else ""
+        # What was shown is what is changed: what somebody else did in between is not overwritten.
+        if difference and before is None:
+            connection.call(stub.CreateGate, wire.CreateGateRequest(gate=one.message))  # type: ignore[arg-type]
+        elif difference and before is not None:
+            request = wire.UpdateGateRequest(gate=one.message)  # type: ignore[arg-type]
+            request.gate.etag = before.etag
             connection.call(stub.UpdateGate, request)
-            done += 1
+        done += bool(difference)
     for other in extra:
         connection.call(stub.DeleteGate, wire.DeleteGateRequest(name=other.name, etag=other.etag))
     deleted = f", {len(extra)} deleted" if extra else ""
@@ -157,9 +156,7 @@ def delete(connection: Connection, service: str, environment: str, identifier: s
     """Delete a gate. Its revisions and evaluations stay readable."""
     key = GateKey(service, environment, identifier)
     if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError("there is nobody to ask; say --yes")
-        click.confirm(f"Delete gate {identifier!r} of {service} in {environment}?", abort=True)
+        confirm(f"Delete gate {identifier!r} of {service} in {environment}?")
     connection.call(_stub(connection).DeleteGate, wire.DeleteGateRequest(name=gate_name(key), etag=etag))
     click.echo(f"deleted {service} {environment} {identifier}")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from tidegate.v1 import monitor_service_pb2_grpc, monitors_pb2, rules_pb2
 
 from tidegate_server.cli import console
 from tidegate_server.cli.config_file import parse_duration, parse_time
-from tidegate_server.cli.connection import Connection, connected
+from tidegate_server.cli.connection import Connection, ServerRefusedError, connected
 from tidegate_server.cli.exits import RefusedError
 from tidegate_server.cli.plain import plain, word
+from tidegate_server.cli.render import to_second
+from tidegate_server.errors import Violation
 
 STATES = ("ok", "warn", "alert", "no_data", "skipped", "unknown")
 _STYLES = {"OK": "green", "WARN": "yellow", "ALERT": "bold red", "NO_DATA": "bold magenta"}
 _BATCH = 500
+Batch = Sequence[tuple[int, monitors_pb2.MonitorStateReport]]
 
 
 def _stub(connection: Connection) -> Any:
@@ -76,9 +80,7 @@ def push(
     if path is not None:
         if monitor_id is not None or state is not None:
             raise click.UsageError("--file and --id contradict each other; give one of them")
-        # The whole file is read before anything is sent: a fault in its last line takes nothing of it.
-        requests = [wire.StreamStatesRequest(states=part, source=source) for part in _batches(path)]
-        told = connection.send(stub.StreamStates, iter(requests))
+        told = _push_all(connection, stub, list(_batches(path)), path, source)
     else:
         if monitor_id is None or state is None:
             raise click.UsageError("give --id and --state, or --file")
@@ -106,22 +108,60 @@ def push(
     click.echo(f"{told.accepted} states taken, {told.unchanged} of them changed nothing")
 
 
-def _batches(path: str) -> Iterator[list[monitors_pb2.MonitorStateReport]]:
-    """Yield the states of a file in batches.
+def _push_all(
+    connection: Connection, stub: Any, batches: Sequence[Batch], path: str, source: str
+) -> wire.PushStatesResponse:
+    """Push the states of a file, which was read to its end before: a line that cannot be read takes none of them.
+
+    Raises
+    ------
+    RefusedError
+        When the server refuses some, with their lines, and how many were taken before.
+    """
+    told = wire.PushStatesResponse()
+    for batch in batches:
+        request = wire.PushStatesRequest(states=[report for _, report in batch], source=source)
+        try:
+            answer = connection.call(stub.PushStates, request)
+        except ServerRefusedError as error:
+            lines = [_in_line(one, batch, _name(path)) for one in error.told.violations] or [error.told.message]
+            if told.accepted:
+                lines.append(f"{told.accepted} states before were taken")
+            raise RefusedError("\n".join(lines)) from None
+        told.accepted += answer.accepted
+        told.unchanged += answer.unchanged
+    return told
+
+
+def _in_line(fault: Violation, batch: Batch, source: str) -> str:
+    found = re.fullmatch(r"states\[(\d+)\]\.?(.*)", fault.field)
+    if found is None:
+        return f"{fault.field}: {fault.description}"
+    line, _ = batch[int(found[1])]
+    field = f"{found[2]}: " if found[2] else ""
+    return f"{source}:{line}: {field}{fault.description}"
+
+
+def _name(path: str) -> str:
+    return "standard input" if path == "-" else path
+
+
+def _batches(path: str) -> Iterator[Batch]:
+    """Yield the states of a file in batches, each state with its line.
 
     Raises
     ------
     click.UsageError
         When a line cannot be read, with its number.
     """
-    source = "standard input" if path == "-" else path
-    batch: list[monitors_pb2.MonitorStateReport] = []
+    source = _name(path)
+    batch: list[tuple[int, monitors_pb2.MonitorStateReport]] = []
     try:
         lines = sys.stdin if path == "-" else Path(path).open(encoding="utf-8")  # noqa: SIM115 - closed with the process
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            batch.append(_report(line, f"{source}:{number}"))
+            batch.append((number, _report(line, f"{source}:{number}")))
             if len(batch) == _BATCH:
                 yield batch
                 batch = []
@@ -136,7 +176,9 @@ def _batches(path: str) -> Iterator[list[monitors_pb2.MonitorStateReport]]:
 def _report(line: str, place: str) -> monitors_pb2.MonitorStateReport:
     try:
         content = json.loads(line)
-        if isinstance(content, dict) and str(content.get("state", "")).lower() in STATES:
+        if not isinstance(content, dict):
+            raise ValueError('a state such as {"monitor_id": "a", "state": "ok"} is expected')
+        if str(content.get("state", "")).lower() in STATES:
             content["state"] = f"MONITOR_STATE_{content['state'].upper()}"
         return json_format.ParseDict(content, monitors_pb2.MonitorStateReport())
     except (json.JSONDecodeError, json_format.ParseError, ValueError, TypeError) as error:
@@ -165,7 +207,7 @@ def list_monitors(connection: Connection, query: str, limit: int, output: str) -
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("id", "name", "group", "state", "since", "muted", "tags"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("state", "since"))
     for one in found:
         for group in one.groups or [monitors_pb2.MonitorGroup(state=one.state)]:
             table.add_row(
@@ -173,7 +215,7 @@ def list_monitors(connection: Connection, query: str, limit: int, output: str) -
                 one.display_name,
                 group.group,
                 _state(group.state),
-                group.since.ToJsonString() if group.HasField("since") else "",
+                to_second(group.since) if group.HasField("since") else "",
                 "yes" if group.muted else "",
                 " ".join(one.tags),
             )

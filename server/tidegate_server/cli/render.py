@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.table import Table
 from rich.text import Text
 from tidegate.v1 import findings_pb2, metrics_pb2
@@ -30,6 +31,11 @@ def styled_verdict(verdict: int) -> Text:
     """Return the verdict's word in its colour."""
     text = verdict_word(verdict)
     return Text(text, style=STYLES.get(text, "dim"))
+
+
+def to_second(time: Timestamp) -> str:
+    """Return a time for a table: ISO 8601 in UTC, to the second."""
+    return time.ToDatetime().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def exit_code(verdict: int, decision: int) -> Exit:

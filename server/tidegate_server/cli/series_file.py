@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 REQUIRED = ("timestamp", "metric", "arm", "value")
 OPTIONAL = ("phase", "instance", "total")
+MAX_SECONDS = 253_402_300_799
+"""The end of the year 9999: larger numbers are of another unit."""
 
 
 def read_series(path: str) -> pd.DataFrame:
@@ -43,7 +45,7 @@ def read_series(path: str) -> pd.DataFrame:
         raise CouldNotLookError(f"{name}: is a folder, not a file") from None
     except pd.errors.EmptyDataError:
         raise CouldNotLookError(f"{name}: is empty; a header with {', '.join(REQUIRED)} is needed") from None
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise CouldNotLookError(f"{name}: is not a text file in UTF-8; CSV is expected") from None
     except (OSError, ValueError) as error:
         raise CouldNotLookError(f"{name}: cannot be read: {first_line(error)}") from error
@@ -61,7 +63,39 @@ def read_series(path: str) -> pd.DataFrame:
             numbers = pd.to_numeric(frame[column], errors="coerce")
             bad = int((numbers.isna() & frame[column].notna()).to_numpy().argmax())
             raise CouldNotLookError(f"{name}: row {bad}: {column} {frame[column].iloc[bad]!r} is not a number")
-    return frame
+    return frame.assign(timestamp=_times(name, frame["timestamp"]))
+
+
+def _times(name: str, column: pd.Series) -> pd.Series:
+    """Return a column of times: as numbers of seconds, or read from ISO 8601; empty cells stay empty.
+
+    Raises
+    ------
+    CouldNotLookError
+        When a cell is no time, or a number is no number of seconds.
+    """
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column):
+        beyond = (column.abs() > MAX_SECONDS).to_numpy()
+        if beyond.any():
+            bad = int(beyond.argmax())
+            raise CouldNotLookError(
+                f"{name}: row {bad}: timestamp {column.iloc[bad]:.0f} lies beyond the year 9999; seconds since 1970"
+                " are expected, not milliseconds or smaller"
+            )
+        return column
+    if column.dtype.kind == "M":
+        return column
+    times = pd.to_datetime(column, utc=True, format="ISO8601", errors="coerce")
+    unread = (times.isna() & column.notna()).to_numpy()
+    if unread.any():
+        bad = int(unread.argmax())
+        raise CouldNotLookError(
+            f"{name}: row {bad}: timestamp {str(column.iloc[bad])[:60]!r} is no time; ISO 8601 is expected, or seconds"
+            " since 1970 in all rows"
+        )
+    return times
 
 
 def _read_csv(source: str | TextIO) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tidegate_server.cli.auth import _audit, _store_option, _with_store
-from tidegate_server.cli.exits import CouldNotLookError
+from tidegate_server.cli.exits import CouldNotLookError, confirm
 
 if TYPE_CHECKING:
     from tidegate_server.store import Store
@@ -68,7 +68,7 @@ def export(evaluation: str, folder: Path, store_url: str | None) -> None:
 def delete(evaluations: tuple[str, ...], yes: bool, store_url: str | None) -> None:
     """Delete evaluations with their series, whatever their age. The audit log keeps that they were there."""
     if not yes:
-        click.confirm(f"delete {len(evaluations)} evaluations and their series for good?", abort=True)
+        confirm(f"Delete {len(evaluations)} evaluations and their series for good?")
 
     async def work(opened: Store) -> None:
         for name in evaluations:

@@ -1,9 +1,9 @@
-"""Time that a wall clock cannot spoil.
+"""Time that neither a wall clock nor a standstill can spoil.
 
 Three clocks are in use. Leases and due times are compared on the store's clock (see `store.work`). Timers
 within this process run on the monotonic clock. An evaluation's own time, which decides when its windows are
 over, follows the store's clock but not its jumps: an hour that the clock skips was not watched, so it must
-not pass for watched.
+not pass for watched. Nor does it follow while no server works: nobody could tell a state then.
 """
 
 from __future__ import annotations
@@ -73,15 +73,17 @@ class ClockWatch:
         """How much the store's clock has jumped over since it read `since_us`."""
         return sum(jump.size_us for jump in self._jumps if since_us <= jump.before_us)
 
-    def own_time(self, now_us: int, tick_us: int | None, behind_us: int) -> int:
+    def own_time(self, now_us: int, tick_us: int | None, behind_us: int, unwatched_us: int = 0) -> int:
         """An evaluation's own time at the reading `now_us`, in microseconds.
 
         Args:
             now_us: the store's clock.
             tick_us: its reading at the last tick; None before the first.
             behind_us: how far the evaluation's own time stood behind it then.
+            unwatched_us: for how long nobody looked though a look was due.
         """
         if tick_us is None:
-            return now_us
-        elapsed = max(0, now_us - tick_us - self.skipped_us(tick_us))
+            return now_us - unwatched_us
+        # A look is also late by what the clock skipped: the two are one.
+        elapsed = max(0, now_us - tick_us - max(self.skipped_us(tick_us), unwatched_us))
         return tick_us - behind_us + elapsed

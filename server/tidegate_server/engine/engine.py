@@ -328,12 +328,15 @@ class Engine:
             self._room.set()
 
     async def _tick(self, claim: Claim, evaluation: Evaluation) -> Tick:
-        own_us = self._watch.own_time(claim.now_us, claim.tick_us, claim.behind_us)
+        # A look that is later than another replica needs to take over: no server was there.
+        unwatched_us = max(0, claim.now_us - claim.due_us - self._work.lease_us)
+        own_us = self._watch.own_time(claim.now_us, claim.tick_us, claim.behind_us, unwatched_us)
         now = own_us / 1e6
+        behind = max(0, claim.now_us - own_us) / 1e6
         observations: Mapping[str, Observation]
         failed = False
         try:
-            observations = await self._runner.look(evaluation, now)
+            observations = await self._runner.look(evaluation, now, behind)
         except UnavailableError:
             raise
         except Exception as error:

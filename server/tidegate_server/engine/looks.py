@@ -11,10 +11,10 @@ from typing import Any, Protocol, TypeVar
 from tidegate_server.gates.evaluation import DEFAULT_TIMING, Timing, open_rules, window
 from tidegate_server.gates.model import Evaluation, MonitorCheck, Observation, Rule
 from tidegate_server.gates.ports import EvaluationRepository, MonitorRepository
-from tidegate_server.monitors.judge import Look, matching
+from tidegate_server.monitors.judge import matching
 from tidegate_server.monitors.model import Monitor
 from tidegate_server.monitors.query import QueryError
-from tidegate_server.rules import look_at_monitors
+from tidegate_server.rules import look_at_monitors, look_of
 from tidegate_server.rules.together import judge_series
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class Looks:
         self._size = 0
         self._list = _Shared(monitors)
 
-    async def look(self, evaluation: Evaluation, now: float) -> Mapping[str, Observation]:
+    async def look(self, evaluation: Evaluation, now: float, behind: float = 0.0) -> Mapping[str, Observation]:
         """See `RuleRunner.look`."""
         rules = open_rules(evaluation)
         series = [rule for rule in rules if not isinstance(rule.check, MonitorCheck)]
@@ -101,7 +101,7 @@ class Looks:
         if series:
             seen |= await self._look_at_series(evaluation, series, now)
         for rule in monitors:
-            seen[rule.name] = await self._look_at_monitors(evaluation, rule, now)
+            seen[rule.name] = await self._look_at_monitors(evaluation, rule, now, behind)
         return seen
 
     def forget(self, evaluation_id: str) -> None:
@@ -173,21 +173,20 @@ class Looks:
 
     # --- monitors
 
-    async def _look_at_monitors(self, evaluation: Evaluation, rule: Rule, now: float) -> Observation:
+    async def _look_at_monitors(self, evaluation: Evaluation, rule: Rule, now: float, behind: float) -> Observation:
         check = rule.check
         if not isinstance(check, MonitorCheck):
             raise TypeError(f"rule {rule.name!r} is no monitor rule")
-        span = window(evaluation, rule, self._timing)
-        look = Look(start=span.start, end=span.end, now=now, deployed_at=evaluation.deployed_at)
+        look = look_of(rule, evaluation, now, behind)
         # Deleted monitors stay on the list for as long as a window may reach back.
-        monitors = await self._list.get(span.start - 1.0)
+        monitors = await self._list.get(look.start - 1.0)
         try:
             matched = [match.monitor.id for match in matching(check, monitors, look.since)]
         except QueryError:
             matched = []  # told by the rule below
         histories = await self._monitors.histories(matched, look.since, look.until)
         downtimes = await self._monitors.list_downtimes(overlapping=(look.since, look.until))
-        return look_at_monitors(rule, evaluation, monitors, histories, downtimes, now)
+        return look_at_monitors(rule, monitors, histories, downtimes, look)
 
 
 class _Shared:

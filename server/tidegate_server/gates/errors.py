@@ -56,7 +56,8 @@ class InvalidError(RequestError):
     """The request is wrong, whatever the state of the server. `violations` holds what is wrong."""
 
     def __init__(self, violations: Sequence[Violation], reason: str = "INVALID_REQUEST") -> None:
-        """Keep the violations; the message names the first ones."""
+        """Keep the violations, each once; the message names the first ones."""
+        violations = tuple(dict.fromkeys(violations))
         shown = [f"{one.field}: {one.description}" if one.field else one.description for one in violations]
         message = "; ".join(shown[:5])
         if len(shown) > 5:

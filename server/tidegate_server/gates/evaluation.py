@@ -88,10 +88,8 @@ def begin(
     created_by: str = "",
     request_id: str = "",
     ensure_key: str = "",
-    ttl: float | None = None,
 ) -> Evaluation:
-    """Return a new evaluation of a gate as it is now, PENDING. ``ttl`` in seconds: the life time of an
-    ensured one."""
+    """Return a new evaluation of a gate as it is now, PENDING."""
     return Evaluation(
         id=evaluation_id,
         gate=gate,
@@ -103,7 +101,6 @@ def begin(
         created_by=created_by,
         request_id=request_id,
         ensure_key=ensure_key,
-        expire_time=None if ttl is None else now + ttl,
     )
 
 
@@ -120,6 +117,17 @@ def window(evaluation: Evaluation, rule: Rule, timing: Timing = DEFAULT_TIMING) 
         return Window(created, end, end + timing.source_patience)
     end = max(evaluation.deployed_at + rule.check.horizon, created)
     return Window(evaluation.deployed_at, end, end + timing.late_data)
+
+
+def longest_watch(evaluation: Evaluation) -> float:
+    """Return how many seconds from its start on a rule of an evaluation may watch at most."""
+    ends = [window(evaluation, rule).end for rule in evaluation.gate.rules]
+    return max(ends, default=evaluation.create_time) - evaluation.create_time
+
+
+def with_life_time(evaluation: Evaluation, ttl: float) -> Evaluation:
+    """Return a new evaluation that is the one of its key for ``ttl`` seconds."""
+    return replace(evaluation, expire_time=evaluation.create_time + ttl)
 
 
 def open_rules(evaluation: Evaluation) -> tuple[Rule, ...]:

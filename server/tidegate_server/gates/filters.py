@@ -191,7 +191,7 @@ def parse_filter(text: str, fields: Mapping[str, FieldType]) -> Expression | Non
         column = len(text) + 1 if ended else int(error.column)
         raise _invalid(
             f"column {column}: cannot be understood; write for example"
-            ' environment = "prod" AND verdict = FAIL, with AND, OR, NOT and parentheses'
+            ' verdict = FAIL AND create_time > "2026-05-01T00:00:00Z", with AND, OR, NOT and parentheses'
         ) from None
     return _build(tree.children[0], fields)
 
@@ -222,6 +222,8 @@ def _comparison(name: Token, sign: Token, value: Token, fields: Mapping[str, Fie
     if operator_ not in allowed:
         raise _invalid(f"{at} {name} takes {' '.join(one.value for one in allowed)}, not {sign}")
     quoted = value.type == "QUOTED"
+    if not quoted and str(value).startswith("'"):
+        raise _invalid(f'column {value.column}: texts stand in double quotes: {name} {sign} "..."')
     text = re.sub(r"\\(.)", r"\1", str(value)[1:-1]) if quoted else str(value)
     if kind is FieldType.TEXT:
         wildcard = "*" in text and operator_ is not Operator.HAS

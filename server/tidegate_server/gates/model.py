@@ -481,8 +481,13 @@ class Evaluation:
 
     @property
     def standing_decision(self) -> Decision | None:
-        """What the orchestrator should do now: the override if there is one, else what was computed."""
-        return self.decision if self.override is None else self.override.decision
+        """What the orchestrator should do now: the override if there is one, else what was computed.
+
+        A cancelled evaluation holds, whatever was said of it before.
+        """
+        if self.override is None or self.state is EvaluationState.CANCELLED:
+            return self.decision
+        return self.override.decision
 
     @property
     def finished(self) -> bool:

@@ -137,6 +137,13 @@ class EvaluationRepository(Protocol):
         """
         ...
 
+    async def earlier(self, evaluation: Evaluation, fingerprint: str) -> Evaluation | None:
+        """Return the stored evaluation that `create` would return in place of this one, None when it would store it.
+
+        Raises as `create`.
+        """
+        ...
+
     async def get(self, evaluation_id: str) -> Evaluation:
         """Return an evaluation. NotFoundError."""
         ...
@@ -166,7 +173,8 @@ class EvaluationRepository(Protocol):
         """Append blocks, and make the evaluation due at once.
 
         Each block comes with its sequence number; sequences up to the last one taken of this writer are
-        skipped (a retry), a gap raises PreconditionError("SEQUENCE_GAP", ...), 0 means "number it for me".
+        skipped (a retry), or raise AlreadyExistsError("SEQUENCE_REUSED", ...) when their points are others. A gap
+        raises PreconditionError("SEQUENCE_GAP", ...), 0 means "number it for me".
         ``complete`` sets ``series_complete`` in the same transaction.
         PreconditionError("EVALUATION_FINISHED", ...) when it is finished, except for a retry of blocks that
         were all taken before. ``max_points`` limits the points of the evaluation over all its writes: blocks that

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
 
 from tidegate_server.errors import Violation
 from tidegate_server.gates.model import (
@@ -26,6 +27,8 @@ MAX_NAME_BYTES = 256
 MAX_TEXT_BYTES = 4096
 MAX_RULES = 100
 MAX_METRICS = 1000
+# Of all rules together: their findings come in one message, and clients take 4 MiB unless they were told otherwise.
+MAX_ALL_METRICS = 5000
 MAX_TAGS = 32
 MAX_LINKS = 32
 MAX_WINDOW = 7200.0
@@ -49,6 +52,14 @@ def check_name(value: str, path: str, *, required: bool = True) -> list[Violatio
     return []
 
 
+def check_key(value: str, path: str) -> list[Violation]:
+    """Check a name that others are told from by: as `check_name`, and nothing that cannot be seen in it."""
+    found = check_name(value, path)
+    if not found and any(unicodedata.category(char) == "Cf" for char in value):
+        found.append(Violation(path, f"must hold no invisible characters, not {ascii(value)[:80]}"))
+    return found
+
+
 def check_text(value: str, path: str) -> list[Violation]:
     """Check a longer text: at most 4096 bytes, no NUL."""
     size = len(value.encode(errors="replace"))
@@ -57,15 +68,31 @@ def check_text(value: str, path: str) -> list[Violation]:
     return [Violation(path, "must hold no NUL")] if "\0" in value else []
 
 
+def check_url(url: str, path: str) -> list[Violation]:
+    """Check a link for people: it is kept and shown to everybody who may look, so it holds no password."""
+    if not url.startswith(("https://", "http://")):
+        return [Violation(path, "must begin with https:// or http://")]
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return [Violation(path, "is no URL")]
+    if parts.username is not None or parts.password is not None:
+        return [Violation(path, "must hold no user name or password: it is shown to everybody who may look")]
+    return []
+
+
 def check_gate(gate: Gate, path: str = "") -> list[Violation]:
     """Return everything that is wrong with a gate. ``path`` ends in "." or is empty."""
     found = [
-        *check_name(gate.service, f"{path}service"),
-        *check_name(gate.environment, f"{path}environment"),
-        *check_name(gate.identifier, f"{path}identifier"),
+        *check_key(gate.service, f"{path}service"),
+        *check_key(gate.environment, f"{path}environment"),
+        *check_key(gate.identifier, f"{path}identifier"),
     ]
-    if gate.service == "-" or gate.environment == "-":
-        found.append(Violation(f"{path}service", 'the name "-" stands for any; choose another'))
+    found += [
+        Violation(f"{path}{name}", 'the name "-" stands for any; choose another')
+        for name in ("service", "environment")
+        if getattr(gate, name) == "-"
+    ]
     found += check_name(gate.owner, f"{path}owner", required=False)
     found += check_text(gate.description, f"{path}description")
     if len(gate.tags) > MAX_TAGS:
@@ -97,6 +124,9 @@ def check_rules(rules: tuple[Rule, ...], path: str = "") -> list[Violation]:
                 )
             )
         found += check_rule(rule, f"{at}[{k}]")
+    metrics = sum(len(rule.check.metrics) for rule in rules if isinstance(rule.check, RegressionCheck))
+    if metrics > MAX_ALL_METRICS:
+        found.append(Violation(at, f"{metrics} metrics over all rules; at most {MAX_ALL_METRICS} are allowed"))
     if all(rule.mode is RuleMode.DRY_RUN for rule in rules):
         found.append(Violation(at, "every rule is a dry run, so nothing would count; set dry_run on the gate instead"))
     return found
@@ -145,6 +175,8 @@ def _check_monitor(check: MonitorCheck, path: str) -> list[Violation]:
     if never:
         names = ", ".join(sorted(state.name for state in never))
         found.append(Violation(f"{path}.fail_on", f"{names} cannot fail a rule; use WARN, ALERT, NO_DATA or UNKNOWN"))
+    if MonitorState.WARN in check.fail_on and MonitorState.ALERT not in check.fail_on:
+        found.append(Violation(f"{path}.fail_on", "WARN fails and ALERT, which is worse, would pass; add ALERT"))
     if not check.fail_on:
         found.append(Violation(f"{path}.fail_on", "at least one state is needed"))
     if not 1 <= check.max_matches <= MAX_MATCHES:
@@ -183,8 +215,8 @@ def _check_times(warm_up: float, horizon: float, path: str) -> list[Violation]:
 def check_deployment(deployment: Deployment, now: float, path: str = "deployment.") -> list[Violation]:
     """Return everything that is wrong with a deployment."""
     found = [
-        *check_name(deployment.service, f"{path}service"),
-        *check_name(deployment.environment, f"{path}environment"),
+        *check_key(deployment.service, f"{path}service"),
+        *check_key(deployment.environment, f"{path}environment"),
     ]
     for name in ("version", "previous_version", "commit", "actor"):
         found += check_name(getattr(deployment, name), f"{path}{name}", required=False)
@@ -199,8 +231,7 @@ def check_deployment(deployment: Deployment, now: float, path: str = "deployment
         found += _check_map(getattr(deployment, name), f"{path}{name}")
     found += _check_map(deployment.links, f"{path}links")
     for name, url in deployment.links.items():
-        if not url.startswith(("https://", "http://")):
-            found.append(Violation(f"{path}links[{name[:60]!r}]", "must begin with https:// or http://"))
+        found += check_url(url, f"{path}links[{name[:60]!r}]")
     return found
 
 

@@ -8,8 +8,8 @@ from the moment its source told, so an alert that came and went between two look
 * More than ``max_matches`` monitors matched at some moment: FAIL, the query is too wide.
 * SKIPPED is looked through: the state before it goes on. Before any state, and for monitors that were never
   told of, the state is UNKNOWN.
-* UNKNOWN at the end of the window (if it is not in ``fail_on``): the rule could not see; `on_no_data`
-  decides.
+* UNKNOWN or NO_DATA at the end of the window (if it is not in ``fail_on``): the rule could not see;
+  `on_no_data` decides.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from tidegate_server.monitors.query import Match, parse, select
 
 # Evidence beyond this is cut; those that failed come first.
 MAX_EVIDENCE = 200
+# Of one monitor or group that changes its state all the time: the first ones, the last ones, and the first failure.
+MAX_SPANS = 100
 
 _FOREVER = float("inf")
 
@@ -168,7 +170,10 @@ class _Judgement:
         if unknown:
             first = unknown[0]
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            text = f"The state of {_name(first)}{more} is not known."
+            if first.pieces[-1].state is MonitorState.NO_DATA:
+                text = f"{_name(first)}{more} {'have' if more else 'has'} no data."
+            else:
+                text = f"The state of {_name(first)}{more} is not known."
             return self.answer(None, "unknown_state", text, evidence, seen=Seen.NOTHING)
         one = _name(self.rows[0], group=False) if count == 1 else ""
         if not self.look.over:
@@ -217,7 +222,11 @@ class _Judgement:
 
     def unknown(self, row: _Row) -> bool:
         last = row.pieces[-1]
-        return _end(last) > self.look.until and last.state is MonitorState.UNKNOWN and self.counted(last)
+        # Without data a rule that does not fail on it has seen nothing all the same.
+        unseen = last.state is MonitorState.UNKNOWN or (
+            last.state is MonitorState.NO_DATA and MonitorState.NO_DATA not in self.check.fail_on
+        )
+        return unseen and _end(last) > self.look.until and self.counted(last)
 
     def presence(self, muted_too: bool) -> list[list[tuple[float, float]]]:
         """Return for each monitor when it was there to be watched."""
@@ -227,21 +236,28 @@ class _Judgement:
         return list(spans.values())
 
     def evidence(self) -> tuple[MonitorEvidence, ...]:
-        made = [
-            MonitorEvidence(
-                monitor_id=row.monitor.id,
-                name=row.monitor.name,
-                group=row.group,
-                timeline=_cut(row.pieces, self.look),
-                muted=any(piece.muted for piece in row.pieces),
-                failing=bool(self.failures(row)),
-                url=row.monitor.url,
-                note=row.note,
-            )
-            for row in self.rows
-        ]
-        made.sort(key=lambda one: not one.failing)
-        return tuple(made[:MAX_EVIDENCE])
+        told = sorted(self.rows, key=lambda row: not self.failures(row))[:MAX_EVIDENCE]
+        return tuple(self.evidence_of(row) for row in told)
+
+    def evidence_of(self, row: _Row) -> MonitorEvidence:
+        failures = self.failures(row)
+        pieces, note = row.pieces, row.note
+        if len(pieces) > MAX_SPANS:
+            kept = {*range(MAX_SPANS // 2), *range(len(pieces) - MAX_SPANS // 2, len(pieces))}
+            kept |= {pieces.index(failures[0])} if failures else set()
+            pieces = tuple(pieces[k] for k in sorted(kept))
+            left_out = f"{len(row.pieces) - len(pieces)} of {len(row.pieces)} spans are left out"
+            note = f"{note}; {left_out}" if note else left_out
+        return MonitorEvidence(
+            monitor_id=row.monitor.id,
+            name=row.monitor.name,
+            group=row.group,
+            timeline=_cut(pieces, self.look),
+            muted=any(piece.muted for piece in row.pieces),
+            failing=bool(failures),
+            url=row.monitor.url,
+            note=note,
+        )
 
     def tell(self, failing: Sequence[_Row]) -> str:
         first = failing[0]

@@ -7,10 +7,11 @@ Series rules keep a state between looks, so that a look costs only what is new:
 
 Monitor rules need none:
 
->>> observation = look_at_monitors(rule, evaluation, monitors, histories, downtimes, now)  # doctest: +SKIP
+>>> observation = look_at_monitors(rule, monitors, histories, downtimes, look_of(rule, evaluation, now))  # doctest:
++SKIP
 """
 
-from tidegate_server.rules.monitor import look_at_monitors
+from tidegate_server.rules.monitor import look_at_monitors, look_of
 from tidegate_server.rules.series import declared_metrics, look_at_series, rows_for
 
-__all__ = ["declared_metrics", "look_at_monitors", "look_at_series", "rows_for"]
+__all__ = ["declared_metrics", "look_at_monitors", "look_at_series", "look_of", "rows_for"]

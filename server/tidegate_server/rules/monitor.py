@@ -11,13 +11,25 @@ from tidegate_server.monitors.model import Downtime, Monitor, MonitorHistory
 from tidegate_server.monitors.query import QueryError
 
 
+def look_of(rule: Rule, evaluation: Evaluation, now: float, behind: float = 0.0) -> Look:
+    """Return the look of a monitor rule at the evaluation's own time ``now``.
+
+    States are told by the clock. What own time stands ``behind`` it was not watched, so the window ends later by it:
+    a state that is told meanwhile counts.
+    """
+    span = window(evaluation, rule)
+    end = span.end + behind if span.end > span.start else span.end
+    # A deployment that lies ahead was told by a clock that runs ahead: what fails from now on is new.
+    deployed_at = min(evaluation.deployed_at, evaluation.create_time)
+    return Look(start=span.start, end=end, now=now + behind, deployed_at=deployed_at)
+
+
 def look_at_monitors(
     rule: Rule,
-    evaluation: Evaluation,
     monitors: Iterable[Monitor],
     histories: Mapping[str, MonitorHistory],
     downtimes: Sequence[Downtime],
-    now: float,
+    look: Look,
 ) -> Observation:
     """Return what a monitor rule of an evaluation sees now; parameters as in
     `tidegate_server.monitors.judge.judge`.
@@ -30,8 +42,6 @@ def look_at_monitors(
     check = rule.check
     if not isinstance(check, MonitorCheck):
         raise TypeError(f"rule {rule.name!r} is no monitor rule")
-    span = window(evaluation, rule)
-    look = Look(start=span.start, end=span.end, now=now, deployed_at=evaluation.deployed_at)
     try:
         return judge(check, monitors, histories, downtimes, look)
     except QueryError as error:

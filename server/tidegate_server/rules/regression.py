@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tidegate_analysis as ta
+from tidegate_analysis.batch import Arm
 
 from tidegate_server.gates.model import Observation, RegressionCheck, Seen, Verdict
+from tidegate_server.rules.coverage import to_the_end
 from tidegate_server.rules.findings import findings_of, groups_of, seen_of
 
 
@@ -17,6 +19,7 @@ def look(
     blocks: Sequence[ta.Block],
     *,
     over: bool,
+    complete: bool,
 ) -> tuple[bytes, Observation, str]:
     """Take new blocks and judge what there is.
 
@@ -33,6 +36,8 @@ def look(
     over:
         Whether nothing that comes later counts: all points are there, or the window has passed. PASS needs
         it: a regression may begin late, so an early PASS is only told as progress.
+    complete:
+        Whether the writers said that all points are there. Else PASS needs points to the end of the horizon.
 
     Returns
     -------
@@ -58,7 +63,12 @@ def look(
         except ta.BlockError as error:
             refused = refused or str(error)
     judgement = live.judge(final=over)
-    return live.state(), observe(judgement, deployed_at, over=over), refused
+    seen = observe(judgement, deployed_at, over=over)
+    if over and not complete:
+        arms: tuple[Arm, ...] = ("canary",) if judgement.design == "before_after" else ("baseline", "canary")
+        start, end = deployed_at + check.warm_up, deployed_at + check.horizon
+        seen = to_the_end(seen, live.batch, arms, start=start, end=end)
+    return live.state(), seen, refused
 
 
 def _sentence(judgement: ta.Judgement) -> str:

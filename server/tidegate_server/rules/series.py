@@ -100,14 +100,19 @@ def look_at_series(
     TypeError
         When the rule is of another type.
     """
-    over = evaluation.series_complete or now >= window(evaluation, rule, timing).deadline
+    complete = evaluation.series_complete
+    over = complete or now >= window(evaluation, rule, timing).deadline
     own = [part for part in (rows_for(rule, block) for block in blocks) if part is not None]
     refused, inner = _unpack(state)
     match rule.check:
         case RegressionCheck() as check:
-            inner, seen, problem = regression.look(check, evaluation.deployed_at, inner, own, over=over)
+            inner, seen, problem = regression.look(
+                check, evaluation.deployed_at, inner, own, over=over, complete=complete
+            )
         case ThresholdCheck() as check:
-            inner, seen, problem = threshold.look(check, evaluation.deployed_at, inner, own, over=over)
+            inner, seen, problem = threshold.look(
+                check, evaluation.deployed_at, inner, own, over=over, complete=complete
+            )
         case MonitorCheck():
             raise TypeError(f"rule {rule.name!r} is no series rule")
     refused = refused or problem

@@ -15,6 +15,7 @@ import tidegate_analysis as ta
 from numpy.typing import NDArray
 
 from tidegate_server.gates.model import Comparator, Observation, Seen, ThresholdCheck, Verdict
+from tidegate_server.rules.coverage import to_the_end
 from tidegate_server.rules.findings import findings_of, seen_of
 
 Floats = NDArray[np.float64]
@@ -27,6 +28,7 @@ def look(
     blocks: Sequence[ta.Block],
     *,
     over: bool,
+    complete: bool,
 ) -> tuple[bytes, Observation, str]:
     """Take new blocks and judge what there is; parameters and answer as in `regression.look`.
 
@@ -42,7 +44,10 @@ def look(
         except ta.BlockError as error:
             refused = refused or str(error)
     points = _points(batch, check, deployed_at)
-    return _store(batch), _observe(check, points, deployed_at, over=over), refused
+    seen = _observe(check, points, deployed_at, over=over)
+    if over and not complete:
+        seen = to_the_end(seen, batch, ("canary",), start=deployed_at + check.warm_up, end=deployed_at + check.horizon)
+    return _store(batch), seen, refused
 
 
 class _Points(NamedTuple):

@@ -119,6 +119,11 @@ def unpack(data: bytes, shapes: Iterable[tuple[int, ...]]) -> list[NDArray[np.fl
     return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
+def same_numbers(one: bytes, other: bytes) -> bool:
+    """Whether two results of `pack` hold the same numbers, however they were compressed."""
+    return one == other or zlib.decompress(one) == zlib.decompress(other)
+
+
 def encode_block(block: Block) -> tuple[str, bytes]:
     """A series block as a header (JSON) and its numbers (compressed)."""
     values = np.asarray(block.values, dtype=np.float64)

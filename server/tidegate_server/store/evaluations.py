@@ -12,7 +12,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tidegate_server.errors import over_limit
-from tidegate_server.gates.errors import DomainError, NotFoundError, PreconditionError, RequestReusedError
+from tidegate_server.gates.errors import (
+    AlreadyExistsError,
+    DomainError,
+    NotFoundError,
+    PreconditionError,
+    RequestReusedError,
+)
 from tidegate_server.gates.model import Evaluation, EvaluationState, MonitorCheck
 from tidegate_server.gates.ports import AuditRecord, BlockReceipt, ListQuery, Page, StoredBlock
 from tidegate_server.store import schema
@@ -25,6 +31,7 @@ from tidegate_server.store.codec import (
     encode_evaluation,
     micros,
     optional_micros,
+    same_numbers,
     seconds,
 )
 from tidegate_server.store.database import Database
@@ -79,6 +86,8 @@ _BLOCKS = (
     .where(_b.evaluation_id == _KEY, _b.position > sa.bindparam("after"))
     .order_by(_b.position)
 )
+
+_REPEATED = sa.select(_b.sequence, _b.header, _b.data).where(_b.evaluation_id == _KEY, _b.writer == sa.bindparam("by"))
 
 STORED = (_e.gate, _e.body, _e.results, _e.series_complete)
 
@@ -143,6 +152,29 @@ def _unseen(encoded: Sequence[_Encoded], taken: int, writer: str) -> list[_Encod
         last = number
         new.append(one._replace(sequence=number))
     return new
+
+
+async def _check_repeated(
+    connection: AsyncConnection, evaluation_id: str, writer: str, encoded: Sequence[_Encoded], taken: int
+) -> None:
+    """Compare the blocks that were taken before with what is stored of them.
+
+    Raises:
+        AlreadyExistsError: if one has other points: a writer that lost count would lose them without a word.
+    """
+    told = {one.sequence: one for one in encoded if 0 < one.sequence <= taken}
+    if not told:
+        return
+    query = _REPEATED.where(_b.sequence.in_(told))
+    for row in await connection.execute(query, {"key": evaluation_id, "by": writer}):
+        one = told[row.sequence]
+        if row.header != one.header or not same_numbers(row.data, one.data):
+            raise AlreadyExistsError(
+                "SEQUENCE_REUSED",
+                f"block {row.sequence} of writer {writer!r} was written before with other points; nothing of this call "
+                f"was taken, go on with {taken + 1} or choose another writer",
+                {"expected_sequence": str(taken + 1), "sequence": str(row.sequence)},
+            )
 
 
 class SqlFeed:
@@ -266,6 +298,11 @@ class SqlEvaluations:
         except IntegrityError:
             # Another replica took the request id between our look and our write: now it is there to be found.
             return await self._database.write_together(store, committed)
+
+    async def earlier(self, evaluation: Evaluation, fingerprint: str) -> Evaluation | None:
+        """See `EvaluationRepository.earlier`."""
+        async with self._database.read() as connection:
+            return await self._earlier(connection, evaluation, fingerprint)
 
     async def _earlier(
         self, connection: AsyncConnection, evaluation: Evaluation, fingerprint: str
@@ -405,6 +442,7 @@ class SqlEvaluations:
                     f"evaluation {evaluation_id} is over; it takes no more series",
                     {"evaluation_id": evaluation_id},
                 )
+            await _check_repeated(connection, evaluation_id, writer, encoded, taken_before)
             new = _unseen(encoded, taken_before, writer)
             last = new[-1].sequence if new else taken_before
             if not new and not completes:

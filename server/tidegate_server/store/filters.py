@@ -16,6 +16,9 @@ from tidegate_server.gates.errors import InvalidError, Violation
 from tidegate_server.gates.filters import And, Comparison, Expression, Not, Operator, Or
 from tidegate_server.store.codec import micros
 
+MAX_INTEGER = 2**63 - 1
+"""The largest number that a column takes."""
+
 Field = Callable[[Comparison], sa.ColumnElement[bool]]
 
 _COMPARE: Mapping[Operator, Callable[[Any, Any], sa.ColumnElement[bool]]] = {
@@ -175,6 +178,7 @@ def read_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
         key = json.loads(base64.urlsafe_b64decode(cursor.encode()))
     except (ValueError, binascii.Error, UnicodeError):
         key = None
-    if not isinstance(key, list) or [type(part) for part in key] != list(kinds):
+    fits = isinstance(key, list) and [type(part) for part in key] == list(kinds)
+    if not fits or any(isinstance(part, int) and abs(part) > MAX_INTEGER for part in key):
         raise InvalidError([Violation("page_token", "not a token of this list; start again without one")])
     return tuple(key)

@@ -17,6 +17,7 @@ from tidegate_server.store.audit import write_audit
 from tidegate_server.store.codec import from_text, micros, to_text
 from tidegate_server.store.database import Database
 from tidegate_server.store.filters import (
+    MAX_INTEGER,
     Field,
     in_scopes,
     member_field,
@@ -100,6 +101,8 @@ class SqlGates:
 
     async def get(self, key: GateKey, revision: int = 0) -> Gate:
         """See `GateRepository.get`."""
+        if revision > MAX_INTEGER:
+            raise _missing(key, revision)
         if revision:
             # Of gates with the same key, the one that was made last.
             query = (

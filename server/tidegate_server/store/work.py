@@ -29,7 +29,7 @@ class Claim:
     evaluation.
 
     Times are microseconds of the store's clock. `tick_us` is None before the first tick; `behind_us` is how
-    far the evaluation's own time stands behind the clock (see `engine.clock`).
+    far the evaluation's own time stands behind the clock (see `engine.clock`); `due_us` is when the tick was due.
     """
 
     evaluation_id: str
@@ -41,6 +41,7 @@ class Claim:
     now_us: int
     tick_us: int | None
     behind_us: int
+    due_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class SqlWork:
                 _e.series_complete,
                 _e.tick_us,
                 _e.behind_us,
+                _e.due_us,
                 now.label("now_us"),
             )
         )
@@ -148,6 +150,7 @@ class SqlWork:
                 now_us=row.now_us,
                 tick_us=row.tick_us,
                 behind_us=row.behind_us,
+                due_us=row.due_us,
             )
             for row in rows
         ]
