@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tidegate_analysis.contrast import MIN_POINTS, Contrast
 from tidegate_analysis.decide import Decided, Policy, decide, to_effect
-from tidegate_analysis.kernels import changepoint, placebo
+from tidegate_analysis.kernels import changepoint, dependence, placebo
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, QualityNote, Verdict
 from tidegate_analysis.tail import CENTRE_WEIGHT, TAIL_WEIGHT, Tail
@@ -19,6 +19,8 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 # A tail this suspicious is not shown to be harmless, whatever the centre says.
 TAIL_DOUBT = 0.05
+# The last part of a watch, as one in so many, that must be within the margin by itself.
+LATE_PART = 3
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,18 @@ class Pieces:
     unusual: Floats | None = None
     unusual_change: Floats | None = None
     unusual_scale: Floats | None = None
+    # The level from which all points, and the last third of them, must be within the margin; NaN where a scan asks
+    # that of every window, None = not asked.
+    level_now: Floats | None = None
 
 
 def assemble(pieces: Pieces) -> Result:
     """Decide, qualify by the tail and the data's quality, and build the result.
 
     The centre and the tail share the metric's error rate (weighted Bonferroni), so asking both does not
-    double it. What forbids PASS: a doubtful tail, a silent canary, bad values in the canary or in more than a
-    twentieth of the baseline. Nothing of this turns a FAIL into anything else.
+    double it. What forbids PASS (:func:`doubts`): a doubtful tail, a change that has only begun, a silent or frozen
+    canary, bad values in the canary or in more than a twentieth of the baseline. Nothing of this turns a FAIL into
+    anything else.
     """
     policy, contrast, tail = pieces.policy, pieces.contrast, pieces.tail
     tested = np.isfinite(tail.p_value)
@@ -83,26 +89,16 @@ def assemble(pieces: Pieces) -> Result:
         decided = _scan_decides(decided, np.where(few, np.nan, pieces.unusual), flagged & ~few)
     verdict, reason = decided.verdict.copy(), decided.reason.astype("<U24")
     tail_down = np.zeros(len(verdict), dtype=bool) if pieces.tail_down is None else pieces.tail_down
-    tail_change_margin = np.where(tail_down, policy.better, policy.worse)
     with np.errstate(invalid="ignore"):
-        tail_fail = tested & ~few & (tail.p_value <= policy.alpha * TAIL_WEIGHT) & (tail.change > tail_change_margin)
-        doubt = tested & (tail.p_value <= TAIL_DOUBT) & (tail.change > tail_change_margin)
+        moved = tail.change > np.where(tail_down, policy.better, policy.worse)
+        tail_fail = tested & ~few & (tail.p_value <= policy.alpha * TAIL_WEIGHT) & moved
     fail = verdict == Verdict.FAIL
     reason[tail_fail & ~fail] = "tail_regression"
     verdict[tail_fail] = Verdict.FAIL
-    passed = verdict == Verdict.PASS
-    blocks = (
-        ("tail_in_doubt", doubt),
-        (
-            "bad_values",
-            (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1)),
-        ),
-        ("canary_silent", pieces.silent),
-        ("stale", np.zeros(len(verdict), dtype=bool) if pieces.stale is None else pieces.stale),
-    )
-    for name, where in blocks:
-        reason[passed & where] = name
-        verdict[passed & where] = Verdict.INCONCLUSIVE
+    doubt = doubts(pieces)
+    blocked = (verdict == Verdict.PASS) & (doubt != "")
+    reason[blocked] = doubt[blocked]
+    verdict[blocked] = Verdict.INCONCLUSIVE
     unknown = verdict == Verdict.INCONCLUSIVE
     for name, where in (
         ("no_overlap", (pieces.pairs == 0) & (pieces.n_baseline > 0) & (pieces.n_canary > 0)),
@@ -154,6 +150,47 @@ def assemble(pieces: Pieces) -> Result:
         tail_p_value=np.where(few, np.nan, tail.p_value),
         tail_effect=to_effect(np.where((policy.sign < 0) | tail_down, -tail.change, tail.change), log),
     )
+
+
+def doubts(pieces: Pieces) -> NDArray[np.str_]:
+    """What forbids a PASS of each series, whatever the numbers of its typical value say; "" = nothing."""
+    policy, tail = pieces.policy, pieces.tail
+    tail_down = False if pieces.tail_down is None else pieces.tail_down
+    with np.errstate(invalid="ignore"):
+        far = (tail.p_value <= TAIL_DOUBT) & (tail.change > np.where(tail_down, policy.better, policy.worse))
+    spread_out, late = _hidden(pieces)
+    none = np.zeros(len(policy.sign), dtype=bool)
+    return np.select(
+        [
+            none if pieces.stale is None else pieces.stale,
+            pieces.silent,
+            (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1)),
+            far | spread_out,
+            late,
+        ],
+        ["stale", "canary_silent", "bad_values", "tail_in_doubt", "late_in_doubt"],
+        "",
+    ).astype("<U24")
+
+
+def _hidden(pieces: Pieces) -> tuple[Bools, Bools]:
+    """Whether all points, none trimmed, and whether the last third of them, are on average beyond the margin.
+
+    A trimmed mean does not see a tenth of the points, and no mean sees what has only begun: neither may hide in a PASS.
+    """
+    if pieces.level_now is None or not pieces.d.shape[1]:
+        none = np.zeros(len(pieces.policy.sign), dtype=bool)
+        return none, none
+    change = pieces.d - pieces.level_now[:, None]
+    part = change[:, -max(-(-change.shape[1] // LATE_PART), min(3, change.shape[1])) :]
+    policy = pieces.policy
+
+    def beyond(mean: Floats) -> Bools:
+        with np.errstate(invalid="ignore"):
+            up, down = mean >= policy.worse, mean <= -np.where(policy.sign < 0, policy.worse, policy.better)
+        return np.asarray(np.where(policy.sign > 0, up, np.where(policy.sign < 0, down, up | down)))
+
+    return beyond(dependence.trimmed_mean(change, 0.0)), beyond(dependence.trimmed_mean(part))
 
 
 def _scan_decides(decided: Decided, unusual: Floats, flagged: Bools) -> Decided:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
-from tidegate_analysis.assemble import Pieces, assemble
+from tidegate_analysis.assemble import Pieces, assemble, doubts
 from tidegate_analysis.compare import check_step
 from tidegate_analysis.decide import ROUNDING, Policy, policy_of, tail_p
 from tidegate_analysis.defaults import resolve_all
@@ -129,10 +130,10 @@ def before_after(
     found = scanned(gx, gy, policy.sign, step, touched, rare)
     names = "difference-in-differences" if cx is not None else "before-after"
     method = np.char.replace(found.contrast.method, "before-after", names) if len(specs) else found.contrast.method
-    return _assembled((raw_x, raw_y, gx, gy), prepared, resolved, derived, policy, found, method, step)
+    return assemble(_pieces((raw_x, raw_y, gx, gy), prepared, resolved, derived, policy, found, method, step))
 
 
-def _assembled(
+def _pieces(
     sides: tuple[Floats, Floats, Floats, Floats],
     prepared: Prepared,
     specs: tuple[MetricSpec, ...],
@@ -141,8 +142,8 @@ def _assembled(
     found: Found,
     method: NDArray[np.str_],
     step: float,
-) -> Result:
-    """Build the result; ``sides`` are before and after in the metrics' units, then on the scale of the change."""
+) -> Pieces:
+    """Collect the pieces; ``sides`` are before and after in the metrics' units, then on the scale of the change."""
     raw_x, raw_y, gx, gy = sides
     bad_x, bad_y = prepared.bad[0], prepared.bad[1]
     points = gy.shape[1]
@@ -167,29 +168,29 @@ def _assembled(
         (~np.isnan(gx[:, -points:])).mean(axis=1) > 0.5 if gx.shape[1] and points else np.zeros(len(specs), dtype=bool)
     )
     silent = spoke & (np.isnan(gy[:, -3:]).all(axis=1) if points >= 3 else np.isnan(gy).all(axis=1))
-    return assemble(
-        Pieces(
-            specs=specs,
-            derived=derived,
-            policy=policy,
-            contrast=found.contrast._replace(method=method),
-            tail=found.tail,
-            d=gy,
-            d_level=found.level,
-            pairs=np.minimum((~np.isnan(gy)).sum(axis=1), (~np.isnan(gx)).sum(axis=1)),
-            n_baseline=(~np.isnan(gx)).sum(axis=1),
-            n_canary=(~np.isnan(gy)).sum(axis=1),
-            baseline_level=level(raw_x[:, -max(2 * points, 60) :]),
-            canary_level=level(raw_y),
-            silent=silent,
-            bad_canary=bad_y,
-            bad_baseline=bad_x,
-            notes=notes,
-            step=step,
-            unusual=found.p_value,
-            unusual_change=found.change,
-            unusual_scale=found.scale,
-        )
+    return Pieces(
+        specs=specs,
+        derived=derived,
+        policy=policy,
+        contrast=found.contrast._replace(method=method),
+        tail=found.tail,
+        d=gy,
+        d_level=found.level,
+        # A scan looked at every window already.
+        level_now=np.where(np.isnan(found.p_value), found.level, np.nan),
+        pairs=np.minimum((~np.isnan(gy)).sum(axis=1), (~np.isnan(gx)).sum(axis=1)),
+        n_baseline=(~np.isnan(gx)).sum(axis=1),
+        n_canary=(~np.isnan(gy)).sum(axis=1),
+        baseline_level=level(raw_x[:, -max(2 * points, 60) :]),
+        canary_level=level(raw_y),
+        silent=silent,
+        bad_canary=bad_y,
+        bad_baseline=bad_x,
+        notes=notes,
+        step=step,
+        unusual=found.p_value,
+        unusual_change=found.change,
+        unusual_scale=found.scale,
     )
 
 
@@ -200,10 +201,13 @@ def stretch(
     derived: tuple[tuple[str, ...], ...],
     margin: Floats,
     step: float,
-) -> Result:
+    scanned: NDArray[np.bool_],
+) -> tuple[Result, NDArray[np.str_]]:
     """Describe the stretch after a deployment beside the recent past, without asking what is unusual: no scan, no tail.
 
-    Arrays are levels in the metrics' units, (series, points); see :func:`~tidegate_analysis.rates.as_levels`.
+    ``scanned`` says of which series the caller looks at every window. Returned are the description and what of it
+    forbids a PASS. Arrays are levels in the metrics' units, (series, points); see
+    :func:`~tidegate_analysis.rates.as_levels`.
     """
     policy = policy_of(specs, margin)
     prepared = to_scale((recent, after), policy.log)
@@ -213,7 +217,9 @@ def stretch(
     contrast = contrasts.two_arms(near, gy, none, ("before-after-trim.v1",) * 3)
     unknown = np.full(len(specs), np.nan)
     found = Found(contrast, tails.not_asked(len(specs)), unknown, unknown, unknown, dependence.trimmed_mean(near))
-    return _assembled((recent, after, gx, gy), prepared, specs, derived, policy, found, contrast.method, step)
+    pieces = _pieces((recent, after, gx, gy), prepared, specs, derived, policy, found, contrast.method, step)
+    pieces = replace(pieces, level_now=np.where(scanned, np.nan, found.level))
+    return assemble(pieces), doubts(pieces)
 
 
 class Found(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
-from tidegate_analysis.assemble import Pieces, assemble
+from tidegate_analysis.assemble import Pieces, assemble, doubts
 from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
@@ -187,7 +188,7 @@ def _continuous(
         x, y, past = x.copy(), y.copy(), past.copy()
         for arm in (x, y, past):
             arm[counters] = increases(arm[counters])
-    return _judged(x, y, past, specs, derived, policy_of(specs, margin), step, borrow, locate=True)
+    return assemble(_pieces(x, y, past, specs, derived, policy_of(specs, margin), step, borrow))
 
 
 def describe(
@@ -197,16 +198,20 @@ def describe(
     derived: tuple[tuple[str, ...], ...],
     policy: Policy,
     step: float,
-) -> Result:
-    """Levels, presence, quality and tail of two arms, (series, points), without a past: what a stream adds to its own
-    answer. Nothing is resolved again and no onset is sought.
+    usual: Floats,
+) -> tuple[Result, NDArray[np.str_]]:
+    """Levels, presence, quality and tail of two arms, (series, points), without a past, and what of it forbids a PASS:
+    what a stream adds to its own answer. Nothing is resolved again and no onset is sought.
+
+    ``usual`` is the arms' distance before any change, (series,), on the scale of the change.
     """
     past = np.zeros((len(x), 0, 2, max(x.shape[1], 1)))
     arms = (as_points("baseline", x), as_points("canary", y))
-    return _judged(*arms, past, specs, derived, policy, step, borrow=True, locate=False)
+    pieces = replace(_pieces(*arms, past, specs, derived, policy, step, True, usual), locate=False)
+    return assemble(pieces), doubts(pieces)
 
 
-def _judged(
+def _pieces(
     x: Floats,
     y: Floats,
     past: Floats,
@@ -215,8 +220,8 @@ def _judged(
     policy: Policy,
     step: float,
     borrow: bool,
-    locate: bool,
-) -> Result:
+    usual: Floats | None = None,
+) -> Pieces:
     ready = _ready(x, y, past, policy)
     gx, gy, past_t = ready.x, ready.y, ready.past_change
     left = np.zeros(len(specs), dtype=np.int64)
@@ -231,9 +236,13 @@ def _judged(
         d = gy - gx
         mx, my = gx, gy
         contrast = contrasts.paired(d, past_t)
+    # Past windows re-centre the question; the canary's usual distance is then the level before the change.
+    centre = np.zeros(len(specs)) if usual is None else usual
+    recentred = contrast.windows >= contrasts.ENOUGH_WINDOWS
+    level_before = np.where(recentred, dependence.trimmed_mean(d) - contrast.estimate, centre)
     heard = tails.presence(mx, my)
     frozen = stale(my)
-    tail, tail_down = _tails(mx, my, policy.sign, ready, by_scrape=gx.ndim == 2)
+    tail, tail_down = _tails(mx, my, policy.sign, ready, level_before, by_scrape=gx.ndim == 2)
     pairs = (~np.isnan(d)).sum(axis=1)
     bad_x, bad_y = ready.bad
     notes = notes_for(
@@ -259,51 +268,45 @@ def _judged(
         ],
         len(specs),
     )
-    return assemble(
-        Pieces(
-            specs=specs,
-            derived=derived,
-            policy=policy,
-            contrast=contrast,
-            tail=tail,
-            tail_down=tail_down,
-            d=d,
-            # Past windows re-centre the question; the canary's usual distance is then the level before the
-            # change.
-            d_level=np.where(
-                contrast.windows >= contrasts.ENOUGH_WINDOWS,
-                dependence.trimmed_mean(d) - contrast.estimate,
-                0.0,
-            ),
-            pairs=pairs,
-            n_baseline=(~np.isnan(mx)).sum(axis=1),
-            n_canary=(~np.isnan(my)).sum(axis=1),
-            baseline_level=level(x),
-            canary_level=level(y),
-            silent=heard.silent,
-            bad_canary=bad_y,
-            bad_baseline=bad_x,
-            stale=frozen > 0,
-            notes=notes,
-            step=step,
-            locate=locate,
-        )
+    return Pieces(
+        specs=specs,
+        derived=derived,
+        policy=policy,
+        contrast=contrast if usual is None else contrast._replace(estimate=contrast.estimate - usual),
+        tail=tail,
+        tail_down=tail_down,
+        d=d,
+        d_level=level_before,
+        level_now=level_before,
+        pairs=pairs,
+        n_baseline=(~np.isnan(mx)).sum(axis=1),
+        n_canary=(~np.isnan(my)).sum(axis=1),
+        baseline_level=level(x),
+        canary_level=level(y),
+        silent=heard.silent,
+        bad_canary=bad_y,
+        bad_baseline=bad_x,
+        stale=frozen > 0,
+        notes=notes,
+        step=step,
     )
 
 
 def _tails(
-    x: Floats, y: Floats, sign: Floats, ready: Ready, *, by_scrape: bool
+    x: Floats, y: Floats, sign: Floats, ready: Ready, usual: Floats, *, by_scrape: bool
 ) -> tuple[tails.Tail, NDArray[np.bool_]]:
     """Ask for the tail that is worse; where both are, ask for each at half the level, and say where the lower one
     answers (Bonferroni: the p-value is twice the smaller).
     """
-    up = tails.tail_contrast(x, y, sign, ready.past_x, ready.past_y, by_scrape=by_scrape)
+    up = tails.tail_contrast(x, y, sign, ready.past_x, ready.past_y, usual=usual, by_scrape=by_scrape)
     lower = np.zeros(len(sign), dtype=bool)
     rows = np.flatnonzero(sign == 0)
     if not len(rows):
         return up, lower
     way = np.full(len(rows), -1.0)
-    down = tails.tail_contrast(x[rows], y[rows], way, ready.down_x, ready.down_y, by_scrape=by_scrape)
+    down = tails.tail_contrast(
+        x[rows], y[rows], way, ready.down_x, ready.down_y, usual=usual[rows], by_scrape=by_scrape
+    )
     p, change = up.p_value.copy(), up.change.copy()
     lower[rows] = np.isfinite(down.p_value) & ~(up.p_value[rows] <= down.p_value)
     p[rows] = np.minimum(2.0 * np.fmin(up.p_value[rows], down.p_value), 1.0)

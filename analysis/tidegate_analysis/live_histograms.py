@@ -53,7 +53,7 @@ def _watch(batch: SeriesBatch, row: int, low: int, taken: int, horizon: int) -> 
                 reference = pre[0]
             if count:
                 told = _superiority(pre[0], pre[1])[start - span[0] :].reshape(1, count, horizon)
-                past = np.stack([np.where(np.isnan(told), np.nan, 0.0), told], axis=2)
+                past = np.stack(_halves(told), axis=2)
         mapping = histograms.scale_map(histograms.pooled(reference[None]), bounds)
     limit = 0.01
     if mapping is not None:
@@ -63,7 +63,7 @@ def _watch(batch: SeriesBatch, row: int, low: int, taken: int, horizon: int) -> 
     level = resolved.with_(kind="gauge", scale="linear", margin=limit)
     stream = open_stream(level, history=past, step_seconds=batch.step, horizon=horizon)
     if taken:
-        stream.update(np.where(np.isnan(scrapes), np.nan, 0.0), scrapes)
+        stream.update(*_halves(scrapes))
     found = replace(stream.result(), specs=(resolved,), derived=(derived,))
     found = replace(found, method=(f"{METHODS[0].removesuffix('.v1')}-sequential.v1",))
     unknown = np.full(1, np.nan)
@@ -76,3 +76,8 @@ def _superiority(x: Floats, y: Floats) -> Floats:
     with np.errstate(invalid="ignore"):
         enough = (x.sum(axis=1) >= MIN_REQUESTS) & (y.sum(axis=1) >= MIN_REQUESTS)
     return np.where(enough, histograms.superiority(x, y) - 0.5, np.nan)
+
+
+def _halves(superiority: Floats) -> tuple[Floats, Floats]:
+    """Split a difference between two arms that move alike, as healthy ones do: the tail of either is then the same."""
+    return -0.5 * superiority, 0.5 * superiority

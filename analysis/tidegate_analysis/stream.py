@@ -33,8 +33,6 @@ from tidegate_analysis.watches.scanning import ScanWatch
 Floats = NDArray[np.float64]
 STATE_VERSION = 2
 _TOTALS = ("ex", "ey")
-# Reasons that forbid PASS whatever the numbers say.
-FORBIDDING = ("tail_in_doubt", "bad_values", "canary_silent", "stale")
 
 
 def open_stream(
@@ -353,11 +351,9 @@ class Stream:
     def _result(self) -> Result:
         x, y = self._arms["x"], self._arms["y"]
         if self._scan is not None:
-            described = self._stretch(self._scan.learnt["recent"])
-            out = self._answer(self._scan.seen(self._policy, y), described, self._scan)
+            out = self._answer(self._scan.seen(self._policy, y), *self._stretch(self._scan), self._scan)
         elif self._pairs is not None:
-            described = self._beside()
-            out = self._answer(self._pairs.seen(self._policy, x, y), described, self._pairs)
+            out = self._answer(self._pairs.seen(self._policy, x, y), *self._beside(self._pairs), self._pairs)
         else:
             raise ValueError("stream: was neither opened nor restored")
         return self._with_counts(out)
@@ -366,30 +362,30 @@ class Stream:
         """Specs of what is kept: counters came in as totals and were taken apart on arrival."""
         return tuple(s.with_(kind="gauge") if s.kind == "counter" else s for s in self.specs)
 
-    def _beside(self) -> Result:
+    def _beside(self, watch: PairWatch) -> tuple[Result, NDArray[np.str_]]:
         """Levels, presence and quality of both arms so far, by the fixed comparison; its verdict is not used."""
         arms = {name: as_points(name, values) for name, values in self._arms.items() if name in ("x", "y", "ex", "ey")}
         x, y, policy, specs = arms["x"], arms["y"], self._policy, self._levels()
         if any(s.margin is None for s in specs):
             # A margin that is a share of the level is found anew from the points so far.
             policy = policy_of(specs, resolve_all(specs, x, y)[2])
-        out = describe(x, y, specs, self.derived, policy, self.step)
+        out, doubt = describe(x, y, specs, self.derived, policy, self.step, watch.level())
         out = replace(out, specs=self.specs, margin=self._arms["margin"])
         if not self._counts:
-            return out
+            return out, doubt
         rows = np.concatenate([w.rows for w in self._counts])
         ratio = np.repeat([w.absolute for w in self._counts], [len(w.rows) for w in self._counts])
         ex, ey = (arms["ex"][rows], arms["ey"][rows]) if ratio.any() else (None, None)
         base, canary = out.baseline_level.copy(), out.canary_level.copy()
         base[rows], canary[rows] = count_levels(x[rows], y[rows], ex, ey, ratio)
-        return replace(out, baseline_level=base, canary_level=canary)
+        return replace(out, baseline_level=base, canary_level=canary), doubt
 
-    def _stretch(self, recent: Floats) -> Result:
-        after = as_points("canary", self._arms["y"])
-        out = stretch(recent, after, self._levels(), self.derived, self._arms["margin"], self.step)
-        return replace(out, specs=self.specs)
+    def _stretch(self, watch: ScanWatch) -> tuple[Result, NDArray[np.str_]]:
+        arms = (watch.learnt["recent"], as_points("canary", self._arms["y"]))
+        out, doubt = stretch(*arms, self._levels(), self.derived, self._arms["margin"], self.step, watch.scanning)
+        return replace(out, specs=self.specs), doubt
 
-    def _answer(self, seen: Seen, described: Result, watch: PairWatch | ScanWatch) -> Result:
+    def _answer(self, seen: Seen, described: Result, doubt: NDArray[np.str_], watch: PairWatch | ScanWatch) -> Result:
         policy = self._policy
         share = np.where(seen.tail_asked, CENTRE_WEIGHT, 1.0)
         centre_fail = seen.p_beyond <= policy.alpha * share
@@ -397,17 +393,21 @@ class Stream:
         fail = centre_fail | tail_fail
         tail_p = np.where(seen.tail_asked, np.minimum(seen.tail_p / TAIL_WEIGHT, 1.0), 1.0)
         p = np.minimum(np.minimum(seen.p_value / share, 1.0), tail_p)
-        forbidden = np.array([r in FORBIDDING for r in described.reason], dtype=bool)
         with np.errstate(invalid="ignore"):
             below, above = seen.high < policy.worse, seen.low > -policy.worse
             both = (seen.high < policy.worse) & (seen.low > -policy.better)
         inside = np.where(policy.sign > 0, below, np.where(policy.sign < 0, above, both))
-        passed = inside & ~fail & ~forbidden & (seen.scrapes >= FIRST_LOOK)
+        within = inside & ~fail & (seen.scrapes >= FIRST_LOOK)
+        passed = within & (doubt == "")
         verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(np.int8)
         reason = np.where(
             centre_fail,
             "regression",
-            np.where(tail_fail, "tail_regression", np.where(passed, "within_margin", _waiting(described.reason))),
+            np.where(
+                tail_fail,
+                "tail_regression",
+                np.where(passed, "within_margin", np.where(within, doubt, _waiting(described.reason))),
+            ),
         )
         known = np.isfinite(seen.estimate)
         out = replace(

@@ -81,6 +81,7 @@ def tail_contrast(
     past_x: Shape | None = None,
     past_y: Shape | None = None,
     *,
+    usual: Floats | None = None,
     by_scrape: bool = True,
 ) -> Tail:
     """Ask whether the worse tail of the canary lies further out than the baseline's.
@@ -98,12 +99,16 @@ def tail_contrast(
         Shape (series,): 1 where up is worse, -1 where down is, 0 both (the upper tail is then asked).
     past_x, past_y:
         Shapes of the past windows, (series, windows), of values turned so that up is worse.
+    usual:
+        Usual distance of the arms, (series,): what the share of points beyond a quantile is asked without.
     by_scrape:
         Whether scrapes may stand for themselves where there are no windows: not when the arms are means of
         instances, which differ from each other for ever.
     """
     flip = np.where(sign < 0, -1.0, 1.0)[:, None]
     a, b = x * flip, y * flip
+    if usual is not None:
+        b = b - usual[:, None] * flip
     now_a, now_b = shape_of(a), shape_of(b)
     change = now_b.worst.mean(axis=-1) - now_a.worst.mean(axis=-1)
     p = np.full(len(x), np.nan)
@@ -113,14 +118,16 @@ def tail_contrast(
         spread = placebo.median_of_sorted(ordered, (~np.isnan(ordered)).sum(axis=1).astype(np.float64))
         wide = np.broadcast_to(spread[:, None], past_x.centre.shape)
         past = reach(past_y, wide) - reach(past_x, wide)
-        usual = past_y.worst.mean(axis=-1) - past_x.worst.mean(axis=-1)
+        apart = past_y.worst.mean(axis=-1) - past_x.worst.mean(axis=-1)
         now = reach(now_b, spread) - reach(now_a, spread)
         centre, scale, k = placebo.centre_and_scale(past)
         use = (k >= MIN_WINDOWS) & (scale > 0) & np.isfinite(now)
         with np.errstate(invalid="ignore", divide="ignore"):
             t = (now - centre) / (scale * np.sqrt(1.0 + 1.0 / k))
         p = np.where(use, tail_p(np.where(use, t, 0.0), np.where(use, k - 1.0, 1.0)), p)
-        shift, _, _ = placebo.centre_and_scale(usual)
+        shift, _, _ = placebo.centre_and_scale(apart)
+        if usual is not None:
+            shift = shift - usual * flip[:, 0]
         change = np.where(use, change - shift, change)
     rest = np.isnan(p) & by_scrape
     if rest.any():

@@ -76,6 +76,11 @@ class ScanWatch:
     def _alone(self) -> Bools:
         return np.asarray(self.learnt["independent"] < ENOUGH_MOMENTS)
 
+    @property
+    def scanning(self) -> Bools:
+        """Which series have past enough to look at every window."""
+        return ~self._alone
+
     def _layout(self) -> tuple[int, scan.Layout]:
         numbers = self.learnt["plan"].astype(np.int64)
         half = (len(numbers) - 2) // 2
