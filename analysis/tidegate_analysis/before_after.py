@@ -17,6 +17,7 @@ from tidegate_analysis.decide import ROUNDING, Policy, policy_of, tail_p
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence, placebo, scan
 from tidegate_analysis.prepare import Prepared, as_points, check_exposure, level, notes_for, to_scale
+from tidegate_analysis.quality import STALE_RUN, stale
 from tidegate_analysis.rates import as_levels, increments, ratios, told_rows
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, specs_for
@@ -147,6 +148,10 @@ def _pieces(
     raw_x, raw_y, gx, gy = sides
     bad_x, bad_y = prepared.bad[0], prepared.bad[1]
     points = gy.shape[1]
+    # Counts and ratios rest at 0; what else moved before and stands still is an answer that hangs.
+    joined = np.concatenate([raw_x[:, -max(points, 2 * STALE_RUN) :], raw_y], axis=1)
+    resting = np.array([s.kind in ("count", "ratio") for s in specs], dtype=bool)
+    frozen = np.where(resting, 0, np.minimum(stale(joined), points))
     notes = notes_for(
         [
             ("bad_values", bad_x + bad_y, "{n} points were infinite, absurd or negative on a log scale"),
@@ -160,14 +165,11 @@ def _pieces(
                 np.where(found.contrast.windows == 0, gx.shape[1], 0),
                 "the past of {n} points is too short to know what is usual",
             ),
+            ("stale", frozen, "the canary repeated one value for its last {n} scrapes"),
             ("gaps", np.isnan(gy).sum(axis=1), "{n} points are missing after the deployment"),
         ],
         len(specs),
     )
-    spoke = (
-        (~np.isnan(gx[:, -points:])).mean(axis=1) > 0.5 if gx.shape[1] and points else np.zeros(len(specs), dtype=bool)
-    )
-    silent = spoke & (np.isnan(gy[:, -3:]).all(axis=1) if points >= 3 else np.isnan(gy).all(axis=1))
     return Pieces(
         specs=specs,
         derived=derived,
@@ -183,9 +185,10 @@ def _pieces(
         n_canary=(~np.isnan(gy)).sum(axis=1),
         baseline_level=level(raw_x[:, -max(2 * points, 60) :]),
         canary_level=level(raw_y),
-        silent=silent,
+        silent=tails.fell_silent(gx, gy),
         bad_canary=bad_y,
         bad_baseline=bad_x,
+        stale=frozen > 0,
         notes=notes,
         step=step,
         unusual=found.p_value,
@@ -203,7 +206,8 @@ def stretch(
     step: float,
     scanned: NDArray[np.bool_],
 ) -> tuple[Result, NDArray[np.str_]]:
-    """Describe the stretch after a deployment beside the recent past, without asking what is unusual: no scan, no tail.
+    """Describe the stretch after a deployment beside the recent past, without asking what is unusual: no scan, and
+    a tail only where nobody else looks.
 
     ``scanned`` says of which series the caller looks at every window. Returned are the description and what of it
     forbids a PASS. Arrays are levels in the metrics' units, (series, points); see
@@ -216,7 +220,12 @@ def stretch(
     near = gx[:, -max(gy.shape[1], 30) :]
     contrast = contrasts.two_arms(near, gy, none, ("before-after-trim.v1",) * 3)
     unknown = np.full(len(specs), np.nan)
-    found = Found(contrast, tails.not_asked(len(specs)), unknown, unknown, unknown, dependence.trimmed_mean(near))
+    tail = tails.not_asked(len(specs))
+    points = gy.shape[1]
+    if not scanned.all() and 0 < points <= gx.shape[1]:
+        asked = tails.tail_contrast(gx[:, -points:], gy, policy.sign)
+        tail = tails.Tail(*(np.where(scanned, np.nan, one) for one in asked))
+    found = Found(contrast, tail, unknown, unknown, unknown, dependence.trimmed_mean(near))
     pieces = _pieces((recent, after, gx, gy), prepared, specs, derived, policy, found, contrast.method, step)
     pieces = replace(pieces, level_now=np.where(scanned, np.nan, found.level))
     return assemble(pieces), doubts(pieces)

@@ -241,7 +241,9 @@ def _pieces(
     recentred = contrast.windows >= contrasts.ENOUGH_WINDOWS
     level_before = np.where(recentred, dependence.trimmed_mean(d) - contrast.estimate, centre)
     heard = tails.presence(mx, my)
-    frozen = stale(my)
+    # Nothing but zeros where there are zeros is rest, and no answer that hangs.
+    resting = ~policy.log & (np.nan_to_num(my) == 0.0).all(axis=1)
+    frozen = np.where(resting, 0, stale(my, mx))
     tail, tail_down = _tails(mx, my, policy.sign, ready, level_before, by_scrape=gx.ndim == 2)
     pairs = (~np.isnan(d)).sum(axis=1)
     bad_x, bad_y = ready.bad

@@ -20,15 +20,16 @@ MOVING = 0.2
 SPLIT_ALPHA = 0.001
 
 
-def stale(values: Floats) -> Ints:
+def stale(values: Floats, beside: Floats | None = None) -> Ints:
     """Scrapes at the end of each row that repeat one value although the row moved before; 0 where it is not stale.
 
     An exporter that hangs goes on answering with the last thing it knew: at least 5 equal values at the end of a row in
-    which at most a fifth of the earlier steps repeated a value.
+    which at most a fifth of the earlier steps repeated a value. One that hung before the first scrape never moves at
+    all: its row is stale when the one ``beside`` it moves.
 
     Parameters
     ----------
-    values:
+    values, beside:
         Shape (series, points), NaN = missing.
     """
     S, width = values.shape
@@ -37,11 +38,18 @@ def stale(values: Floats) -> Ints:
     same = values[:, 1:] == values[:, :-1]
     run = same[:, ::-1].cumprod(axis=1).sum(axis=1) + 1
     before = np.arange(width - 1) < (width - run)[:, None]
-    steps = before & ~np.isnan(values[:, 1:]) & ~np.isnan(values[:, :-1])
-    repeats = (same & steps).sum(axis=1)
-    known = steps.sum(axis=1)
-    is_stale = (run >= STALE_RUN) & (run < width) & (known >= STALE_RUN) & (repeats <= MOVING * known)
+    is_stale = (run >= STALE_RUN) & (run < width) & _moves(values, before)
+    if beside is not None:
+        is_stale |= (run == width) & _moves(beside, np.ones(before.shape, dtype=bool))
     return np.where(is_stale, run, 0).astype(np.int64)
+
+
+def _moves(values: Floats, among: Bools) -> Bools:
+    """Whether at most a fifth of the steps in question, 5 at least, repeat a value."""
+    steps = among & ~np.isnan(values[:, 1:]) & ~np.isnan(values[:, :-1])
+    known = steps.sum(axis=1)
+    repeats = ((values[:, 1:] == values[:, :-1]) & steps).sum(axis=1)
+    return np.asarray((known >= STALE_RUN) & (repeats <= MOVING * known))
 
 
 class Split(NamedTuple):

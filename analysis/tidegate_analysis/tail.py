@@ -17,6 +17,9 @@ EXCEED_SHARE = 0.1
 # Shares of a metric's error rate that its centre and its tail may spend (weighted Bonferroni).
 CENTRE_WEIGHT, TAIL_WEIGHT = 0.8, 0.2
 MIN_WINDOWS = 14
+# Missing scrapes that make a canary silent: as many at its end, or this share of what the baseline answered.
+SILENT_RUN = 3
+SILENT_SHARE = 0.5
 QUARTILES = 1.3489795003921634
 
 
@@ -173,7 +176,8 @@ def presence(x: Floats, y: Floats) -> Presence:
     One-sided exact test of McNemar (1947) on the scrapes that only one arm answered, their number divided by
     the variance inflation of an AR(1), since silence comes in runs. A canary is called silent when that is
     below 0.01 and at least 3 scrapes are concerned, when its last 3 answers are missing while the baseline's
-    are there, or when it never spoke at all.
+    are there, when it missed half of what the baseline answered, in one piece or in many, or when it never spoke at
+    all.
 
     Parameters
     ----------
@@ -196,5 +200,23 @@ def presence(x: Floats, y: Floats) -> Presence:
     p = np.where(n10 > 0, special.betainc(np.maximum(successes, 1e-9), worth - successes + 1.0, 0.5), 1.0)
     width = x.shape[1]
     run = lost[:, ::-1].cumprod(axis=1).sum(axis=1) if width else np.zeros(len(x), dtype=np.int64)
-    silent = ((p < 0.01) & (n10 >= 3)) | (run >= 3) | ((n10 >= 1) & ~there_y.any(axis=1))
+    half = (n10 >= SILENT_RUN) & (n10 >= SILENT_SHARE * there_x.sum(axis=1))
+    silent = ((p < 0.01) & (n10 >= SILENT_RUN)) | (run >= SILENT_RUN) | half | ((n10 >= 1) & ~there_y.any(axis=1))
     return Presence(n10.astype(np.int64), n01.astype(np.int64), p, silent)
+
+
+def fell_silent(before: Floats, after: Floats) -> NDArray[np.bool_]:
+    """Whether what spoke before the deployment is silent after it: at its end, or at half of the scrapes.
+
+    ``before`` and ``after`` have the shape (series, points), NaN = no answer; of ``before`` as many points count as
+    ``after`` has.
+    """
+    points = after.shape[1]
+    if not points or not before.shape[1]:
+        return np.zeros(len(after), dtype=bool)
+    there = ~np.isnan(after)
+    usual = (~np.isnan(before[:, -points:])).mean(axis=1)
+    end = ~there[:, -SILENT_RUN:].any(axis=1)
+    half = (~there).sum(axis=1) >= SILENT_RUN
+    half &= there.mean(axis=1) <= (1.0 - SILENT_SHARE) * usual
+    return np.asarray((usual > SILENT_SHARE) & (end | half))

@@ -127,3 +127,115 @@ def test_arms_that_always_differ_have_not_changed(windows: int) -> None:
     for found in (ta.compare(x, y, spec=SPEC, history=past), _stream(past, N)(x, y), _stream(past, None)(x, y)):
         assert (found.verdict == ta.Verdict.PASS).sum() >= S - 2
         assert not (found.verdict == ta.Verdict.FAIL).any()
+
+
+def _long_past(x: Floats, y: Floats) -> ta.Result:
+    return ta.before_after(_noise(S, 2000, seed=9), y, spec=SPEC)
+
+
+def _long_past_stream(x: Floats, y: Floats) -> ta.Result:
+    stream = ta.open_stream(SPECS, design="before_after", before=_noise(S, 2000, seed=9), horizon=N)
+    stream.update(None, y)
+    return stream.result()
+
+
+EVERY = {**RUNS, "before/after": _long_past, "before/after stream": _long_past_stream}
+
+
+def _gone(y: Floats, columns: slice) -> Floats:
+    out = y.copy()
+    out[:, columns] = np.nan
+    return out
+
+
+NOTHING_TO_KNOW: dict[str, Callable[[Floats], Floats]] = {
+    "every other scrape missing": lambda y: _gone(y, slice(None, None, 2)),
+    "half an hour missing": lambda y: _gone(y, slice(10, 40)),
+    "the end missing": lambda y: _gone(y, slice(57, None)),
+    "frozen half-way": lambda y: np.where(np.arange(N) < 20, y, 100.0),
+    "frozen from the first scrape on": lambda y: np.full_like(y, 100.0),
+    "nothing but zeros": lambda y: np.zeros_like(y),
+}
+
+
+@pytest.mark.parametrize("how", NOTHING_TO_KNOW)
+@pytest.mark.parametrize("name", EVERY)
+def test_silence_and_a_frozen_source_never_pass(name: str, how: str) -> None:
+    found = EVERY[name](_noise(S, N, seed=2), NOTHING_TO_KNOW[how](_noise(S, N, seed=3)))
+    assert not (found.verdict == ta.Verdict.PASS).any()
+
+
+def test_a_metric_that_rests_at_zero_is_not_frozen() -> None:
+    x = np.abs(np.random.default_rng(2).normal(0.01, 0.01, (S, N)))
+    spec = ta.MetricSpec("backlog", "gauge", "up_is_worse", "linear", 0.1)
+    assert (ta.compare(x, np.zeros((S, N)), spec=spec).verdict == ta.Verdict.PASS).all()
+
+
+@pytest.mark.parametrize("name", [n for n in EVERY if "before/after" in n])
+def test_a_wider_spread_after_the_deployment_does_not_pass(name: str) -> None:
+    wide = 100.0 * (_noise(S, N, seed=3) / 100.0) ** 10
+    assert not (EVERY[name](_noise(S, N, seed=2), wide).verdict == ta.Verdict.PASS).any()
+
+
+# Errors of requests: what comes late, what comes as the traffic goes, and no traffic at all.
+
+ERRORS = ta.MetricSpec("errors", "ratio", "up_is_worse")
+
+
+def _requests(errors: Floats, of: Floats, seed: int) -> tuple[Floats, Floats]:
+    rng = np.random.default_rng(seed)
+    totals = rng.poisson(np.broadcast_to(of, (S, N))).astype(np.float64)
+    return rng.binomial(totals.astype(int), np.broadcast_to(errors, (S, N))).astype(np.float64), totals
+
+
+def _ratio_runs(y: Floats, ey: Floats) -> dict[str, ta.Result]:
+    x, ex = _requests(np.full(N, 0.001), np.full(N, 1000.0), 20)
+    pairs = [[_requests(np.full(N, 0.001), np.full(N, 1000.0), 30 + 2 * k + a) for k in range(WINDOWS)] for a in (0, 1)]
+    past, told = (np.stack([np.stack([p[i] for p in arm], axis=1) for arm in pairs], axis=2) for i in (0, 1))
+    given = {"baseline_exposure": ex, "canary_exposure": ey}
+    out = {
+        "compare": ta.compare(x, y, spec=ERRORS, **given),
+        "compare, windows": ta.compare(x, y, spec=ERRORS, **given, history=past, history_exposure=told),
+    }
+    before, of = (a[:, :, 0].reshape(S, -1) for a in (past, told))
+    out["before/after"] = ta.before_after(before, y, spec=ERRORS, before_exposure=of, after_exposure=ey)
+    specs = [ERRORS.with_(name=f"errors_{k}") for k in range(S)]
+    for name, history in (("stream", None), ("stream, windows", past)):
+        stream = ta.open_stream(specs, history=history, history_exposure=None if history is None else told, horizon=N)
+        stream.update(x, y, **given)
+        out[name] = stream.result()
+    return out
+
+
+LATE = np.arange(N) >= 54
+SECOND_HALF = np.arange(N) >= 30
+RATIOS: dict[str, tuple[Floats, Floats]] = {
+    "errors in the last tenth": (np.where(LATE, 0.03, 0.001), np.full(N, 1000.0)),
+    "errors as the traffic goes": (np.where(SECOND_HALF, 0.5, 0.001), np.where(SECOND_HALF, 2.0, 1000.0)),
+    "no traffic any more": (np.full(N, 0.001), np.where(SECOND_HALF, 0.0, 1000.0)),
+}
+
+
+@pytest.mark.parametrize("fault", RATIOS)
+def test_errors_that_come_late_or_without_traffic_never_pass(fault: str) -> None:
+    for name, found in _ratio_runs(*_requests(*RATIOS[fault], 21)).items():
+        assert not (found.verdict == ta.Verdict.PASS).any(), name
+
+
+def test_healthy_errors_still_pass() -> None:
+    for name, found in _ratio_runs(*_requests(np.full(N, 0.001), np.full(N, 1000.0), 21)).items():
+        assert (found.verdict == ta.Verdict.PASS).all(), name
+
+
+@pytest.mark.parametrize(("events", "total"), [(-1.0, 1000.0), (50.0, 0.0), (1.0, -5.0), (np.inf, 1000.0)])
+def test_impossible_counts_never_pass(events: float, total: float) -> None:
+    y, ey = _requests(np.full(N, 0.001), np.full(N, 1000.0), 21)
+    y[:, 5:8], ey[:, 5:8] = events, total
+    for name, found in _ratio_runs(y, ey).items():
+        assert not (found.verdict == ta.Verdict.PASS).any(), name
+
+
+def test_a_ratio_far_above_one_gives_no_warning() -> None:
+    _y, ey = _requests(np.full(N, 0.001), np.full(N, 1000.0), 21)
+    for name, found in _ratio_runs(2.0 * ey, ey).items():
+        assert (found.verdict == ta.Verdict.FAIL).all(), name
