@@ -15,6 +15,7 @@ from tidegate_analysis.assemble import Pieces, assemble, doubts
 from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
+from tidegate_analysis.kernels.shared import as_number
 from tidegate_analysis.prepare import as_points, check_exposure, level, notes_for, rows_of, to_scale
 from tidegate_analysis.quality import stale
 from tidegate_analysis.rates import told_rows
@@ -166,9 +167,10 @@ def check_step(step_seconds: float | None) -> float:
     """
     if step_seconds is None:
         return float("nan")
-    if not (np.isfinite(step_seconds) and step_seconds > 0):
+    step = as_number(step_seconds)
+    if not (np.isfinite(step) and step > 0):
         raise ValueError(f"step_seconds: must be a positive number of seconds, not {step_seconds!r}")
-    return float(step_seconds)
+    return step
 
 
 def _continuous(

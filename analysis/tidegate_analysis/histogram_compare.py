@@ -16,6 +16,7 @@ from tidegate_analysis.compare import check_step
 from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence, histograms
+from tidegate_analysis.kernels.shared import as_floats
 from tidegate_analysis.prepare import notes_for
 from tidegate_analysis.result import Result, concatenate
 from tidegate_analysis.spec import MetricSpec, specs_for
@@ -67,7 +68,7 @@ def compare_histograms(
     resolved, derived, margin = resolve_all(specs, none, none)
     past = np.full((S, 0), np.nan)
     if history is not None:
-        windows = np.asarray(history, dtype=np.float64)
+        windows = as_floats("history", history)
         wanted = (S, windows.shape[1] if windows.ndim > 1 else 0, 2, points, bounds.size + 1)
         if windows.shape != wanted:
             raise ValueError(

@@ -14,6 +14,7 @@ from tidegate_analysis.analyze import analyze, column_of, flat_past, flat_window
 from tidegate_analysis.batch import Block, SeriesBatch
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.judgement import Judgement, judge
+from tidegate_analysis.kernels.shared import as_number
 from tidegate_analysis.live_histograms import watch_histograms
 from tidegate_analysis.rates import ratios
 from tidegate_analysis.result import concatenate
@@ -71,7 +72,7 @@ class LiveEvaluation:
             raise ValueError(
                 f"horizon_seconds: must be more than the warm-up of {warm_up:g} s, not {horizon_seconds!r}"
             )
-        if not 0.0 < q < 0.5:
+        if not 0.0 < as_number(q) < 0.5:
             raise ValueError(f"q: must lie between 0 and 0.5, not {q!r}")
         if deployed_at is not None and not math.isfinite(deployed_at):
             raise ValueError(f"deployed_at: must be a finite time, not {deployed_at!r}")

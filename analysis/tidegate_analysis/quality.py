@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from tidegate_analysis.kernels import dependence
+from tidegate_analysis.kernels.shared import as_floats, as_number
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -18,6 +19,8 @@ STALE_RUN = 5
 # A series moves when at most this share of its steps before repeat the value.
 MOVING = 0.2
 SPLIT_ALPHA = 0.001
+# More requests than this in a scrape are no number of requests.
+LARGEST = 1e75
 
 
 def stale(values: Floats, beside: Floats | None = None) -> Ints:
@@ -79,13 +82,13 @@ def traffic_split(baseline: ArrayLike, canary: ArrayLike, expected_share: float)
     ValueError
         When shapes differ or the share is out of range.
     """
-    x, y = np.asarray(baseline, dtype=np.float64), np.asarray(canary, dtype=np.float64)
+    x, y = as_floats("baseline", baseline), as_floats("canary", canary)
     if x.ndim != 2 or x.shape != y.shape:
         raise ValueError(f"canary: shape {y.shape} does not fit the baseline's {x.shape}")
-    if not 0.0 < expected_share < 1.0:
+    if not 0.0 < as_number(expected_share) < 1.0:
         raise ValueError(f"expected_share: must lie between 0 and 1, not {expected_share!r}")
     with np.errstate(invalid="ignore"):
-        usable = (x >= 0) & (y >= 0) & np.isfinite(x) & np.isfinite(y)
+        usable = (x >= 0) & (y >= 0) & (x <= LARGEST) & (y <= LARGEST)
     a, b = np.where(usable, x, 0.0), np.where(usable, y, 0.0)
     total = (a + b).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):

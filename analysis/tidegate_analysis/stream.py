@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.judgement import Judgement, judge
 from tidegate_analysis.kernels import changepoint
 from tidegate_analysis.kernels.counters import increases
+from tidegate_analysis.kernels.shared import as_number
 from tidegate_analysis.prepare import as_points, to_scale
 from tidegate_analysis.rates import as_levels, increments, ratios, told_rows
 from tidegate_analysis.result import Result, concatenate
@@ -32,6 +33,7 @@ from tidegate_analysis.watches.scanning import ScanWatch
 
 Floats = NDArray[np.float64]
 STATE_VERSION = 2
+LONGEST = 1 << 53
 _TOTALS = ("ex", "ey")
 
 
@@ -86,12 +88,19 @@ def open_stream(
     >>> stream.judge().verdict.name
     'FAIL'
     """
+    if not isinstance(specs, MetricSpec | Iterable):
+        raise ValueError(f"specs: must be a MetricSpec or a sequence of them, not {type(specs).__name__}")
     chosen = (specs,) if isinstance(specs, MetricSpec) else tuple(specs)
     if not chosen:
         raise ValueError("specs: at least one is needed")
-    if horizon is not None and horizon < 1:
-        raise ValueError(f"horizon: must be at least 1 scrape, not {horizon!r}")
-    if not 0.0 < q < 0.5:
+    for k, one in enumerate(chosen):
+        if not isinstance(one, MetricSpec):
+            raise ValueError(f"specs[{k}]: must be a MetricSpec, not {type(one).__name__}")
+    if horizon is not None:
+        if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or not 1 <= horizon <= LONGEST:
+            raise ValueError(f"horizon: must be a whole number of scrapes from 1 to {LONGEST}, not {horizon!r}")
+        horizon = int(horizon)
+    if not 0.0 < as_number(q) < 0.5:
         raise ValueError(f"q: must lie between 0 and 0.5, not {q!r}")
     if any(s.kind == "histogram" for s in chosen):
         raise ValueError("specs: histograms are streamed as series of superiority; see compare_histograms")

@@ -16,8 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tidegate_analysis.kernels.shared import as_floats
+
 Array = NDArray[np.float64]
 
+LARGEST = 1e75
+"""Counts and bounds beyond it (bounds below its inverse, too) overflow when they are multiplied."""
 MIN_REQUESTS = 10
 """Requests per scrape and arm below which scrapes are put together."""
 GROUPS = (1, 2, 4, 8, 16)
@@ -33,11 +37,13 @@ def check_bounds(upper_bounds: ArrayLike, name: str = "upper_bounds") -> Array:
     ValueError
         When they are not finite numbers in strictly ascending order.
     """
-    bounds = np.asarray(upper_bounds, dtype=np.float64)
+    bounds = as_floats(name, upper_bounds)
     if bounds.ndim != 1 or bounds.size == 0:
         raise ValueError(f"{name}: must be a row of at least one bound")
     if not np.isfinite(bounds).all():
         raise ValueError(f"{name}: must be finite; the bin above the last bound is implied")
+    if (np.abs(bounds) > LARGEST).any() or ((bounds != 0) & (np.abs(bounds) < 1.0 / LARGEST)).any():
+        raise ValueError(f"{name}: must lie between {1.0 / LARGEST:g} and {LARGEST:g}; choose another unit")
     if not (np.diff(bounds) > 0).all():
         raise ValueError(f"{name}: must be strictly ascending")
     return bounds
@@ -51,13 +57,15 @@ def check_bins(counts: ArrayLike, name: str, bins: int | None = None) -> Array:
     ValueError
         On negative or infinite counts, and when there are not as many bins as there should be.
     """
-    values = np.asarray(counts, dtype=np.float64)
+    values = as_floats(name, counts)
     if values.ndim == 0 or (bins is not None and values.shape[-1] != bins):
         raise ValueError(f"{name}: must have {bins} bins on its last axis (one more than bounds), not {values.shape}")
     if np.isinf(values).any():
         raise ValueError(f"{name}: holds an infinite count; use NaN for a missing one")
     if (values < 0).any():
         raise ValueError(f"{name}: holds a negative count")
+    if (values > LARGEST).any():
+        raise ValueError(f"{name}: holds a count beyond {LARGEST:g}")
     torn = np.isnan(values).any(axis=-1, keepdims=True)
     return np.where(torn, np.nan, values)
 
