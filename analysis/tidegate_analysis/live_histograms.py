@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate_analysis import tail as tails
+from tidegate_analysis.assemble import TAIL_DOUBT
 from tidegate_analysis.batch import SeriesBatch
 from tidegate_analysis.decide import policy_of
 from tidegate_analysis.defaults import resolve_all
-from tidegate_analysis.histogram_compare import METHODS, retold, theta_margins
+from tidegate_analysis.histogram_compare import METHODS, retold, tail_of, theta_margins
 from tidegate_analysis.kernels import histograms
 from tidegate_analysis.result import Result, concatenate
+from tidegate_analysis.spec import Verdict
 from tidegate_analysis.stream import open_stream
 from tidegate_analysis.watches import FIRST_LOOK
 
@@ -68,7 +71,20 @@ def _watch(batch: SeriesBatch, row: int, low: int, taken: int, horizon: int) -> 
     found = replace(found, method=(f"{METHODS[0].removesuffix('.v1')}-sequential.v1",))
     unknown = np.full(1, np.nan)
     found = replace(found, baseline_level=unknown, canary_level=unknown)
-    return found if mapping is None else retold(found, mapping, margin)
+    if mapping is None or bounds is None:
+        return found
+    # What a stream of superiorities cannot see: a few requests that take far longer.
+    policy = policy_of((resolved,), margin)
+    worst = tail_of(post[0][None], post[1][None], bounds, policy) if taken else tails.not_asked(1)
+    with np.errstate(invalid="ignore"):
+        doubt = (found.verdict == Verdict.PASS) & (worst.p_value <= TAIL_DOUBT) & (worst.change > policy.worse)
+    return replace(
+        retold(found, mapping, margin),
+        verdict=np.where(doubt, Verdict.INCONCLUSIVE, found.verdict).astype(np.int8),
+        reason=("tail_in_doubt",) if doubt[0] else found.reason,
+        tail_p_value=worst.p_value,
+        tail_effect=np.expm1(np.where(policy.sign < 0, -worst.change, worst.change)),
+    )
 
 
 def _superiority(x: Floats, y: Floats) -> Floats:

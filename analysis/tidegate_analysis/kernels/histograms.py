@@ -327,6 +327,41 @@ def pooled(counts: ArrayLike) -> Array:
     return np.asarray(np.nansum(np.asarray(counts, dtype=np.float64), axis=1))
 
 
+def beyond(counts: Array, last: NDArray[np.int64]) -> Array:
+    """Put bins together to two: up to the bin ``last`` (S,) and beyond it. ``(S, ..., bins)`` gives ``(S, ..., 2)``."""
+    far = np.arange(counts.shape[-1]) > last.reshape(-1, *(1,) * (counts.ndim - 1))
+    return np.stack([np.where(far, 0.0, counts).sum(axis=-1), np.where(far, counts, 0.0).sum(axis=-1)], axis=-1)
+
+
+def last_bin_within(counts: Array, share: float) -> NDArray[np.int64]:
+    """The first bin beyond which at most a ``share`` of the requests lies, ``(S, bins)`` gives ``(S,)``."""
+    above = counts.sum(axis=-1, keepdims=True) - np.cumsum(counts, axis=-1)
+    return np.asarray((above <= share * counts.sum(axis=-1, keepdims=True) * (1.0 + 1e-12)).argmax(axis=-1))
+
+
+def worst_level(counts: Array, levels: Array, share: float) -> Array:
+    """Mean level of the last ``share`` of the requests; ``levels`` (bins,) go with the bins of ``counts`` (S, bins)."""
+    total = counts.sum(axis=-1, keepdims=True)
+    above = total - np.cumsum(counts, axis=-1)
+    weight = np.clip(share * total - above, 0.0, counts)
+    held = weight.sum(axis=-1)
+    out = np.full(held.shape, np.nan)
+    np.divide((weight * levels).sum(axis=-1), held, out=out, where=held > 0)
+    return out
+
+
+def log_middles(bounds: Array) -> Array:
+    """Logarithm of the geometric middle of each bin, ``(B + 1,)``; the open ends are closed by one more step."""
+    return np.asarray(0.5 * (_log_edges(bounds)[1:] + _log_edges(bounds)[:-1]))
+
+
+def _log_edges(bounds: Array) -> Array:
+    edges = _edges(bounds)
+    if edges[0] <= 0:
+        edges[0] = bounds[0] / 10.0
+    return np.asarray(np.log(edges))
+
+
 # --- back to the metric's unit ---
 
 
@@ -421,10 +456,7 @@ def scale_map(counts: ArrayLike, upper_bounds: ArrayLike) -> ScaleMap:
     values = np.nan_to_num(check_bins(counts, "counts", bounds.size + 1), nan=0.0)
     total = values.sum(axis=-1, keepdims=True)
     share = np.divide(values, total, out=np.zeros(values.shape), where=total > 0)
-    edges = _edges(bounds)
-    if edges[0] <= 0:
-        edges[0] = bounds[0] / 10.0
-    log_edges = np.log(edges)
+    log_edges = _log_edges(bounds)
     # cut[g, i, k]: share of bin i that lies below bound k after multiplication by factor g.
     low, high = log_edges[:-1], log_edges[1:]
     cut = (np.log(bounds)[None, None, :] - _FACTORS[:, None, None] - low[None, :, None]) / (high - low)[None, :, None]
