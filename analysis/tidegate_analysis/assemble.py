@@ -48,6 +48,9 @@ class Pieces:
     locate: bool = True
     # Series of which the lower tail answers although both are worse; None = none.
     tail_down: Bools | None = None
+    # The worst of the canary's instances: its change, and how unusual it is; None = instances are not known.
+    instance_change: Floats | None = None
+    instance_p: Floats | None = None
     # Series whose canary stopped moving.
     stale: Bools | None = None
     # Of a scan: the p-value of its most unusual window, the change there and its spread; NaN = not scanned.
@@ -160,6 +163,9 @@ def doubts(pieces: Pieces) -> NDArray[np.str_]:
         far = (tail.p_value <= TAIL_DOUBT) & (tail.change > np.where(tail_down, policy.better, policy.worse))
     spread_out, late = _hidden(pieces)
     none = np.zeros(len(policy.sign), dtype=bool)
+    odd = none
+    if pieces.instance_change is not None and pieces.instance_p is not None:
+        odd = (pieces.instance_p <= TAIL_DOUBT) & _beyond(policy, pieces.instance_change)
     return np.select(
         [
             none if pieces.stale is None else pieces.stale,
@@ -167,8 +173,9 @@ def doubts(pieces: Pieces) -> NDArray[np.str_]:
             (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1)),
             far | spread_out,
             late,
+            odd,
         ],
-        ["stale", "canary_silent", "bad_values", "tail_in_doubt", "late_in_doubt"],
+        ["stale", "canary_silent", "bad_values", "tail_in_doubt", "late_in_doubt", "instance_in_doubt"],
         "",
     ).astype("<U24")
 
@@ -183,14 +190,15 @@ def _hidden(pieces: Pieces) -> tuple[Bools, Bools]:
         return none, none
     change = pieces.d - pieces.level_now[:, None]
     part = change[:, -max(-(-change.shape[1] // LATE_PART), min(3, change.shape[1])) :]
-    policy = pieces.policy
+    every, last = dependence.trimmed_mean(change, 0.0), dependence.trimmed_mean(part)
+    return _beyond(pieces.policy, every), _beyond(pieces.policy, last)
 
-    def beyond(mean: Floats) -> Bools:
-        with np.errstate(invalid="ignore"):
-            up, down = mean >= policy.worse, mean <= -np.where(policy.sign < 0, policy.worse, policy.better)
-        return np.asarray(np.where(policy.sign > 0, up, np.where(policy.sign < 0, down, up | down)))
 
-    return beyond(dependence.trimmed_mean(change, 0.0)), beyond(dependence.trimmed_mean(part))
+def _beyond(policy: Policy, change: Floats) -> Bools:
+    """Whether a change is worse by the margin at least."""
+    with np.errstate(invalid="ignore"):
+        up, down = change >= policy.worse, change <= -np.where(policy.sign < 0, policy.worse, policy.better)
+    return np.asarray(np.where(policy.sign > 0, up, np.where(policy.sign < 0, down, up | down)))
 
 
 def _scan_decides(decided: Decided, unusual: Floats, flagged: Bools) -> Decided:

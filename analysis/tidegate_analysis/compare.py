@@ -231,9 +231,12 @@ def _pieces(
         gx, left_x = drop_leavers(gx)
         gy, left_y = drop_leavers(gy)
         left = left_x + left_y
+    alone = gx.ndim == 2
+    lost = np.zeros(len(specs), dtype=bool)
     if gx.ndim == 3:
         contrast, d = contrasts.instances(gx, gy, past_t, borrow)
         mx, my = contrasts.mean_over(gx, axis=1), contrasts.mean_over(gy, axis=1)
+        lost = (tails.instances_lost(gy) > tails.SILENT_SHARE) & (tails.instances_lost(gx) <= tails.SILENT_SHARE)
     else:
         d = gy - gx
         mx, my = gx, gy
@@ -246,7 +249,8 @@ def _pieces(
     # Nothing but zeros where there are zeros is rest, and no answer that hangs.
     resting = ~policy.log & (np.nan_to_num(my) == 0.0).all(axis=1)
     frozen = np.where(resting, 0, stale(my, mx))
-    tail, tail_down = _tails(mx, my, policy.sign, ready, level_before, by_scrape=gx.ndim == 2)
+    tail, tail_down = _tails(mx, my, policy.sign, ready, level_before, by_scrape=alone)
+    odd = (None, None) if alone else contrasts.worst_instance(gx, gy, policy.sign, level_before, borrow)
     pairs = (~np.isnan(d)).sum(axis=1)
     bad_x, bad_y = ready.bad
     notes = notes_for(
@@ -287,7 +291,9 @@ def _pieces(
         n_canary=(~np.isnan(my)).sum(axis=1),
         baseline_level=level(x),
         canary_level=level(y),
-        silent=heard.silent,
+        silent=heard.silent | lost,
+        instance_change=odd[0],
+        instance_p=odd[1],
         bad_canary=bad_y,
         bad_baseline=bad_x,
         stale=frozen > 0,

@@ -220,3 +220,13 @@ def fell_silent(before: Floats, after: Floats) -> NDArray[np.bool_]:
     half = (~there).sum(axis=1) >= SILENT_RUN
     half &= there.mean(axis=1) <= (1.0 - SILENT_SHARE) * usual
     return np.asarray((usual > SILENT_SHARE) & (end | half))
+
+
+def instances_lost(arm: Floats) -> Floats:
+    """Share of the instances that spoke and are missing at the last three scrapes; ``arm`` is (series, instances,
+    points), the answer (series,), NaN where none ever spoke.
+    """
+    there = ~np.isnan(arm)
+    ever, end = there.any(axis=2), there[:, :, -SILENT_RUN:].any(axis=2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((ever & ~end).sum(axis=1) / ever.sum(axis=1))

@@ -239,3 +239,31 @@ def test_a_ratio_far_above_one_gives_no_warning() -> None:
     _y, ey = _requests(np.full(N, 0.001), np.full(N, 1000.0), 21)
     for name, found in _ratio_runs(2.0 * ey, ey).items():
         assert (found.verdict == ta.Verdict.FAIL).all(), name
+
+
+# Instances: what hits one of many, and most of them gone.
+
+
+def _pods(n: int, seed: int) -> Floats:
+    return _noise(S, n, 1, seed=seed, sd=0.03) * _noise(S, n, N, seed=seed + 1) / 100.0
+
+
+@pytest.mark.parametrize("factor", [2.0, 3.0])
+def test_one_bad_instance_of_many_does_not_pass(factor: float) -> None:
+    x, y = _pods(8, 40), _pods(12, 42)
+    healthy = ta.compare(x, y, spec=SPEC)
+    assert (healthy.verdict == ta.Verdict.PASS).sum() >= S - 1
+    y[:, 4] *= factor
+    found = ta.compare(x, y, spec=SPEC)
+    assert not (found.verdict == ta.Verdict.PASS).any()
+    better = ta.compare(x, y, spec=SPEC.with_(direction="down_is_worse"))
+    assert (better.verdict == ta.Verdict.PASS).sum() >= S - 1
+
+
+def test_one_instance_that_leaves_is_no_silence_and_most_of_them_are() -> None:
+    x, y = _pods(4, 44), _pods(4, 46)
+    y[:, 0, 30:] = np.nan
+    assert (ta.compare(x, y, spec=SPEC).verdict == ta.Verdict.PASS).sum() >= S - 1
+    y[:, :3, 30:] = np.nan
+    found = ta.compare(x, y, spec=SPEC)
+    assert set(found.reason) == {"canary_silent"}

@@ -277,6 +277,7 @@ def _reached() -> dict[str, ta.Judgement]:
     tail[0, ::7] *= 2.5
     doubt = y.copy()
     doubt[0, 3] *= 1.7
+    pods = _noise((1, 14, 60), 7)
     late = y.copy()
     late[0, 40:] *= 1.18
     history = _noise((1, 28, 2, 60), 3)
@@ -296,6 +297,7 @@ def _reached() -> dict[str, ta.Judgement]:
         "tail_regression": one(x, tail, history=history),
         "tail_in_doubt": one(x, doubt, history=history),
         "late_in_doubt": one(x, late, history=history[:, :10]),
+        "instance_in_doubt": one(pods[:, :6], pods[:, 6:] * np.where(np.arange(8) == 2, 1.6, 1.0)[:, None]),
         "not_enough_evidence": one(x[:, :8], y[:, :8], LOG.with_(margin=0.01)),
         "below_margin": one(x, y * 1.06, LOG.with_(margin=0.07)),
         "too_few_points": one(x[:, :3], y[:, :3]),
