@@ -41,13 +41,16 @@ class Pieces:
     canary_level: Floats
     silent: Bools
     bad_canary: Ints
-    bad_baseline: Ints
+    # Series of whose baseline, where it says what is usual, more than a twentieth is bad.
+    spoilt: Bools
     notes: list[list[QualityNote]]
     step: float
     # Whether to say when the change of a failing series began.
     locate: bool = True
     # Series of which the lower tail answers although both are worse; None = none.
     tail_down: Bools | None = None
+    # Series whose baseline no longer says what the canary is compared with.
+    baseline_silent: Bools | None = None
     # The worst of the canary's instances: its change, and how unusual it is; None = instances are not known.
     instance_change: Floats | None = None
     instance_p: Floats | None = None
@@ -170,14 +173,28 @@ def doubts(pieces: Pieces) -> NDArray[np.str_]:
         [
             none if pieces.stale is None else pieces.stale,
             pieces.silent,
-            (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1)),
+            (pieces.bad_canary > 0) | pieces.spoilt,
+            none if pieces.baseline_silent is None else pieces.baseline_silent,
             far | spread_out,
             late,
             odd,
         ],
-        ["stale", "canary_silent", "bad_values", "tail_in_doubt", "late_in_doubt", "instance_in_doubt"],
+        [
+            "stale",
+            "canary_silent",
+            "bad_values",
+            "baseline_silent",
+            "tail_in_doubt",
+            "late_in_doubt",
+            "instance_in_doubt",
+        ],
         "",
     ).astype("<U24")
+
+
+def too_many(bad: Ints, of: Ints) -> Bools:
+    """Whether more than a twentieth of the points are bad."""
+    return np.asarray(bad * 20 > np.maximum(of, 1))
 
 
 def _hidden(pieces: Pieces) -> tuple[Bools, Bools]:

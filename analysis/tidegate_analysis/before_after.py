@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
-from tidegate_analysis.assemble import Pieces, assemble, doubts
+from tidegate_analysis.assemble import Pieces, assemble, doubts, too_many
 from tidegate_analysis.compare import check_step
 from tidegate_analysis.decide import ROUNDING, Policy, policy_of, tail_p
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence, placebo, scan
-from tidegate_analysis.prepare import Prepared, as_points, check_exposure, level, notes_for, to_scale
+from tidegate_analysis.prepare import HUGE, Prepared, as_points, check_exposure, level, notes_for, to_scale
 from tidegate_analysis.quality import STALE_RUN, stale
 from tidegate_analysis.rates import as_levels, increments, ratios, told_rows
 from tidegate_analysis.result import Result
@@ -131,7 +131,8 @@ def before_after(
     found = scanned(gx, gy, policy.sign, step, touched, rare)
     names = "difference-in-differences" if cx is not None else "before-after"
     method = np.char.replace(found.contrast.method, "before-after", names) if len(specs) else found.contrast.method
-    return assemble(_pieces((raw_x, raw_y, gx, gy), prepared, resolved, derived, policy, found, method, step))
+    group = None if cx is None or cy is None else (cx, cy)
+    return assemble(_pieces((raw_x, raw_y, gx, gy), prepared, resolved, derived, policy, found, method, step, group))
 
 
 def _pieces(
@@ -143,6 +144,7 @@ def _pieces(
     found: Found,
     method: NDArray[np.str_],
     step: float,
+    control: tuple[Floats, Floats] | None = None,
 ) -> Pieces:
     """Collect the pieces; ``sides`` are before and after in the metrics' units, then on the scale of the change."""
     raw_x, raw_y, gx, gy = sides
@@ -150,6 +152,9 @@ def _pieces(
     points = gy.shape[1]
     # Counts and ratios rest at 0; what else moved before and stands still is an answer that hangs.
     joined = np.concatenate([raw_x[:, -max(points, 2 * STALE_RUN) :], raw_y], axis=1)
+    recent = max(2 * points, 60, round(3600.0 / step))
+    arms = (raw_x[:, -recent:],) if control is None else (raw_x[:, -recent:], control[0][:, -recent:], control[1])
+    spoilt = np.any([_spoilt(arm, policy.log) for arm in arms], axis=0)
     resting = np.array([s.kind in ("count", "ratio") for s in specs], dtype=bool)
     frozen = np.where(resting, 0, np.minimum(stale(joined), points))
     notes = notes_for(
@@ -187,7 +192,7 @@ def _pieces(
         canary_level=level(raw_y),
         silent=tails.fell_silent(gx, gy),
         bad_canary=bad_y,
-        bad_baseline=bad_x,
+        spoilt=spoilt,
         stale=frozen > 0,
         notes=notes,
         step=step,
@@ -195,6 +200,13 @@ def _pieces(
         unusual_change=found.change,
         unusual_scale=found.scale,
     )
+
+
+def _spoilt(values: Floats, log: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether more than a twentieth of the points, in the metric's unit, are infinite, absurd or negative for a log."""
+    with np.errstate(invalid="ignore"):
+        bad = (np.abs(values) > HUGE) | (log[:, None] & (values < 0))
+    return too_many(bad.sum(axis=1), (~np.isnan(values)).sum(axis=1))
 
 
 def stretch(

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
-from tidegate_analysis.assemble import Pieces, assemble, doubts
+from tidegate_analysis.assemble import Pieces, assemble, doubts, too_many
 from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
@@ -295,7 +295,8 @@ def _pieces(
         instance_change=odd[0],
         instance_p=odd[1],
         bad_canary=bad_y,
-        bad_baseline=bad_x,
+        spoilt=too_many(bad_x, (~np.isnan(mx)).sum(axis=1)),
+        baseline_silent=heard.baseline_silent,
         stale=frozen > 0,
         notes=notes,
         step=step,

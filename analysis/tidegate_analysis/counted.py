@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from tidegate_analysis import tail as tails
-from tidegate_analysis.assemble import LATE_PART
+from tidegate_analysis.assemble import LATE_PART, too_many
 from tidegate_analysis.decide import POWER, Policy, policy_of
 from tidegate_analysis.kernels import changepoint
 from tidegate_analysis.kernels.counts import check_counts, fixed_horizon_counts, history_dispersion, usual_odds
@@ -213,7 +213,8 @@ def counted_result(
     reason = np.where(fail, "regression", np.where(passed, "within_margin", "not_enough_evidence")).astype("<U24")
     for name, where in (
         ("late_in_doubt", _late(x, y, ex, ey, f["odds"], policy)),
-        ("bad_values", (bad_y > 0) | (bad_x * 20 > np.maximum(pairs, 1))),
+        ("bad_values", (bad_y > 0) | too_many(bad_x, pairs)),
+        ("baseline_silent", heard.baseline_silent),
         ("canary_silent", heard.silent),
     ):
         reason[passed & where] = name

@@ -23,6 +23,7 @@ _WHY = {
     "no_baseline": "the baseline has no points",
     "no_data": "neither arm has points",
     "canary_silent": "the canary is silent while the baseline speaks",
+    "baseline_silent": "the baseline is silent while the canary speaks",
     "bad_values": "some of its values are infinite, absurd, or negative where only positive ones make sense",
     "constant": "nothing moves, so there is no yardstick for a change",
     "stale": "the canary's last values are all the same, as if its source had hung",

@@ -125,7 +125,8 @@ def compare_histograms(
             canary_level=middle[1],
             silent=heard.silent,
             bad_canary=zero,
-            bad_baseline=zero,
+            spoilt=zero > 0,
+            baseline_silent=heard.baseline_silent,
             notes=notes,
             step=check_step(step_seconds),
         )

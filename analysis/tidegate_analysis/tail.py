@@ -168,6 +168,7 @@ class Presence(NamedTuple):
     only_canary: Ints
     p_value: Floats
     silent: NDArray[np.bool_]
+    baseline_silent: NDArray[np.bool_]
 
 
 def presence(x: Floats, y: Floats) -> Presence:
@@ -177,7 +178,7 @@ def presence(x: Floats, y: Floats) -> Presence:
     the variance inflation of an AR(1), since silence comes in runs. A canary is called silent when that is
     below 0.01 and at least 3 scrapes are concerned, when its last 3 answers are missing while the baseline's
     are there, when it missed half of what the baseline answered, in one piece or in many, or when it never spoke at
-    all.
+    all. The baseline is called silent at its end and by half alone: what it misses here and there hides nothing.
 
     Parameters
     ----------
@@ -188,7 +189,8 @@ def presence(x: Floats, y: Floats) -> Presence:
     if there_x.all() and there_y.all():
         # Every scrape was answered, as most are: there is nothing to ask.
         none = np.zeros(len(x), dtype=np.int64)
-        return Presence(none, none, np.ones(len(x)), np.zeros(len(x), dtype=bool))
+        never = np.zeros(len(x), dtype=bool)
+        return Presence(none, none, np.ones(len(x)), never, never)
     lost = there_x & ~there_y
     gained = there_y & ~there_x
     n10, n01 = lost.sum(axis=1), gained.sum(axis=1)
@@ -198,11 +200,15 @@ def presence(x: Floats, y: Floats) -> Presence:
     # Binomial tail with a real number of trials, by the incomplete beta function.
     successes = share * worth
     p = np.where(n10 > 0, special.betainc(np.maximum(successes, 1e-9), worth - successes + 1.0, 0.5), 1.0)
-    width = x.shape[1]
-    run = lost[:, ::-1].cumprod(axis=1).sum(axis=1) if width else np.zeros(len(x), dtype=np.int64)
-    half = (n10 >= SILENT_RUN) & (n10 >= SILENT_SHARE * there_x.sum(axis=1))
-    silent = ((p < 0.01) & (n10 >= SILENT_RUN)) | (run >= SILENT_RUN) | half | ((n10 >= 1) & ~there_y.any(axis=1))
-    return Presence(n10.astype(np.int64), n01.astype(np.int64), p, silent)
+    silent = ((p < 0.01) & (n10 >= SILENT_RUN)) | _gone(lost, there_x) | ((n10 >= 1) & ~there_y.any(axis=1))
+    return Presence(n10.astype(np.int64), n01.astype(np.int64), p, silent, _gone(gained, there_y))
+
+
+def _gone(missing: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether an arm is missing at its end, or at half of what the other arm answered."""
+    number = missing.sum(axis=1)
+    end = missing[:, -SILENT_RUN:].sum(axis=1) >= SILENT_RUN
+    return np.asarray(end | ((number >= SILENT_RUN) & (number >= SILENT_SHARE * other.sum(axis=1))))
 
 
 def fell_silent(before: Floats, after: Floats) -> NDArray[np.bool_]:

@@ -267,3 +267,45 @@ def test_one_instance_that_leaves_is_no_silence_and_most_of_them_are() -> None:
     y[:, :3, 30:] = np.nan
     found = ta.compare(x, y, spec=SPEC)
     assert set(found.reason) == {"canary_silent"}
+
+
+# A baseline that is bad or gone where it says what is usual.
+
+
+@pytest.mark.parametrize("name", [n for n in RUNS if "before/after" not in n])
+def test_a_baseline_that_is_gone_when_the_fault_begins_gives_no_pass(name: str) -> None:
+    x, y = _noise(S, N, seed=2), _worse(_noise(S, N, seed=3), slice(50, None), 2.0)
+    found = RUNS[name](_gone(x, slice(50, None)), y)
+    assert not (found.verdict == ta.Verdict.PASS).any()
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e200])
+def test_bad_values_of_the_last_hour_are_not_lost_in_a_long_past(value: float) -> None:
+    before, after = _noise(S, 2000, seed=9, sd=0.15), 1.6 * _noise(S, N, seed=3, sd=0.15)
+    spoilt = before.copy()
+    spoilt[:, -50::2] = spoilt[:, -25:] = value
+    assert (ta.before_after(before, after, spec=SPEC).verdict == ta.Verdict.FAIL).all()
+    assert not (ta.before_after(spoilt, after, spec=SPEC).verdict == ta.Verdict.PASS).any()
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e200])
+def test_bad_values_of_the_control_group_never_make_a_pass(value: float) -> None:
+    before, after = _noise(S, 800, seed=9, sd=0.15), 1.8 * _noise(S, N, seed=3, sd=0.15)
+    control, beside = _noise(S, 800, seed=10, sd=0.15), _noise(S, N, seed=11, sd=0.15)
+    spoilt = np.where(np.random.default_rng(12).random((S, N)) < 0.95, value, beside)
+    found = ta.before_after(before, after, spec=SPEC, control_before=control, control_after=spoilt)
+    assert not (found.verdict == ta.Verdict.PASS).any()
+
+
+@pytest.mark.parametrize("seed", [1, 3, 7])
+def test_a_fail_of_a_stream_by_a_few_points_tells_its_change(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    before = 100.0 * np.exp(rng.normal(0, 0.05, (S, 640)))
+    y = 300.0 * np.exp(rng.normal(0, 0.05, (S, 40)))
+    y[rng.random((S, 40)) < 0.95] = np.nan
+    stream = ta.open_stream(SPECS, design="before_after", before=before, horizon=40)
+    stream.update(None, y)
+    found = stream.result()
+    failed = found.verdict == ta.Verdict.FAIL
+    assert failed.any()
+    assert np.isfinite(found.effect[failed]).all()

@@ -307,6 +307,7 @@ def _reached() -> dict[str, ta.Judgement]:
         "no_data": one(nothing, nothing),
         "canary_silent": one(x, quiet),
         "bad_values": one(x, infinite),
+        "baseline_silent": one(quiet, x),
         "constant": one(np.ones((1, 60)), np.ones((1, 60))),
         "hold_only": one(x, y * 1.3, LOG.with_(criticality="hold_only")),
         "not_significant_among_many": ta.judge(many),
