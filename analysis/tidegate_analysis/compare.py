@@ -16,7 +16,7 @@ from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
 from tidegate_analysis.kernels.shared import as_number
-from tidegate_analysis.prepare import as_points, check_exposure, level, notes_for, rows_of, to_scale
+from tidegate_analysis.prepare import HUGE, TINY, as_points, check_exposure, level, notes_for, rows_of, to_scale
 from tidegate_analysis.quality import stale
 from tidegate_analysis.rates import told_rows
 from tidegate_analysis.result import Result, concatenate
@@ -76,7 +76,8 @@ def compare(
     step_seconds:
         Time between scrapes; without it no time to an answer is told.
     borrow:
-        With instances: moderate the spread of each series by those of the other series of the call.
+        With instances: moderate the spread of each series by those of the other series of the call on the same scale,
+        on the linear one in units of their margins.
 
     Returns
     -------
@@ -232,9 +233,11 @@ def _pieces(
         gy, left_y = drop_leavers(gy)
         left = left_x + left_y
     alone = gx.ndim == 2
+    # Spreads of ratios have no unit; of values, the margin is theirs.
+    unit = np.where(policy.log, np.nan, np.clip(policy.worse, TINY, HUGE)) if borrow else None
     lost = np.zeros(len(specs), dtype=bool)
     if gx.ndim == 3:
-        contrast, d = contrasts.instances(gx, gy, past_t, borrow)
+        contrast, d = contrasts.instances(gx, gy, past_t, unit)
         mx, my = contrasts.mean_over(gx, axis=1), contrasts.mean_over(gy, axis=1)
         lost = (tails.instances_lost(gy) > tails.SILENT_SHARE) & (tails.instances_lost(gx) <= tails.SILENT_SHARE)
     else:
@@ -250,7 +253,7 @@ def _pieces(
     resting = ~policy.log & (np.nan_to_num(my) == 0.0).all(axis=1)
     frozen = np.where(resting, 0, stale(my, mx))
     tail, tail_down = _tails(mx, my, policy.sign, ready, level_before, by_scrape=alone)
-    odd = (None, None) if alone else contrasts.worst_instance(gx, gy, policy.sign, level_before, borrow)
+    odd = (None, None) if alone else contrasts.worst_instance(gx, gy, policy.sign, level_before, unit)
     pairs = (~np.isnan(d)).sum(axis=1)
     bad_x, bad_y = ready.bad
     notes = notes_for(
