@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 # A clock before this is not a date but a count of seconds.
 FIRST_DATE = 365 * 86400.0
+# Nor after this, as when milliseconds were given for seconds.
+LAST_DATE = 4102444800.0
+# A wait longer than this is no advice.
+LONGEST_WAIT = 365 * 86400.0
 UNKNOWN_CLOCK = (math.nan, math.nan)
 
 _WHY = {
@@ -62,6 +66,7 @@ def number(value: float, unit: str = "") -> str:
     """Write a number with three significant digits, and its unit."""
     if not math.isfinite(value):
         return "unknown"
+    value += 0.0  # no "-0"
     text = f"{value:.3g}"
     if "e" in text and 1e-4 <= abs(value) < 1e7:
         text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6f}".rstrip("0").rstrip(".")
@@ -181,7 +186,7 @@ def sentence(
     if moved and why in _TELLS_CHANGE:
         text += f"; so far {moved}" + (f", the margin is {margin}" if math.isfinite(margin_value) else "")
         seconds = float(result.seconds_to_answer[i])
-        if why == "not_enough_evidence" and math.isfinite(seconds):
+        if why == "not_enough_evidence" and seconds <= LONGEST_WAIT:
             text += f"; if there is no change, about {duration(seconds)} more would show it"
     return f"{spec.name}: {text}."
 
@@ -216,9 +221,12 @@ def _apart(effect: float, spec: MetricSpec, reference: str) -> str:
 def moment(column: int, clock: tuple[float, float]) -> str:
     """Write when a column was: "12:41 UTC", or "point 5" when no clock is known."""
     start, step = clock
-    if not (math.isfinite(start) and math.isfinite(step) and start >= FIRST_DATE):
+    last = start + column * step
+    if not (math.isfinite(last) and start >= FIRST_DATE and last <= LAST_DATE):
         return f"point {column + 1}"
     at = datetime.fromtimestamp(start + column * step, tz=UTC)
+    if step >= 3600:
+        return f"{at:%Y-%m-%d %H:%M} UTC"  # such a watch lasts for days
     return f"{at:%H:%M} UTC" if step >= 60 else f"{at:%H:%M:%S} UTC"
 
 
@@ -230,7 +238,9 @@ def duration(seconds: float) -> str:
         return f"{seconds / 60:.0f} minutes"
     if seconds < 36 * 3600:
         return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 86400:.1f} days"
+    if seconds < 2 * 365 * 86400:
+        return f"{seconds / 86400:.1f} days"
+    return f"{seconds / (365.25 * 86400):,.0f} years"
 
 
 def _history(result: Result, i: int) -> str:
@@ -238,4 +248,5 @@ def _history(result: Result, i: int) -> str:
     if windows == 0:
         return ""
     seen = int(result.history_exceeding[i])
-    return f"; a change this large was seen in {seen} of {windows} comparable windows"
+    plural = "" if windows == 1 else "s"
+    return f"; a change this large was seen in {seen} of {windows} comparable window{plural}"

@@ -337,3 +337,25 @@ def test_no_reason_of_the_code_is_missing_here() -> None:
     codes = told & set(re.findall(r'"([a-z]+(?:_[a-z]+)+|constant)":', (root / "explain.py").read_text()))
     assert codes <= set(REACHED), codes - set(REACHED)
     assert len(codes) >= 12
+
+
+def test_no_sentence_is_absurd() -> None:
+    assert number(-0.0, "ms") == "0 ms"
+    assert duration(1e9) == "32 years"
+    assert moment(3, (1.7e9, 3600.0)) == "2023-11-15 01:13 UTC"
+    assert moment(3, (1.7e12, 60_000.0)) == "point 4", "milliseconds"
+    x, y = _noise((1, 60), 1), _noise((1, 60), 2)
+    once = ta.compare(x, y * 1.3, spec=LOG, history=_noise((1, 1, 2, 60), 3))
+    assert once.explain(0).endswith("in 0 of 1 comparable window.")
+    never = ta.compare(x, y, spec=LOG.with_(margin=1e-6), step_seconds=60.0)
+    assert never.seconds_to_answer[0] > 1e9
+    assert "would show it" not in never.explain(0)
+
+
+def test_times_in_milliseconds_give_a_sentence() -> None:
+    batch = ta.SeriesBatch([LOG])
+    for arm, factor in (("baseline", 1.0), ("canary", 1.5)):
+        batch.add(ta.Block(arm, 1.7e12, 60_000.0, factor * _noise((1, 40), len(arm))))
+    judged = ta.analyze(batch)
+    assert judged.verdict == FAIL
+    assert "since point 1." in judged.explain()
