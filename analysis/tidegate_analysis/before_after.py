@@ -45,6 +45,8 @@ def before_after(
     exclude: ArrayLike | None = None,
     before_exposure: ArrayLike | None = None,
     after_exposure: ArrayLike | None = None,
+    control_before_exposure: ArrayLike | None = None,
+    control_after_exposure: ArrayLike | None = None,
 ) -> Result:
     """Judge the points after a deployment against those before it.
 
@@ -70,6 +72,8 @@ def before_after(
         Shape (past points,): true where another deployment or a known incident touches the past.
     before_exposure, after_exposure:
         Totals that the values are events of, in the shapes of ``before`` and ``after``; the ratio is then judged.
+    control_before_exposure, control_after_exposure:
+        The same of the control group; needed where the deployed group's are given.
 
     Raises
     ------
@@ -112,6 +116,13 @@ def before_after(
             raise ValueError(f"exclude: must have the shape ({x.shape[1]},), not {touched.shape}")
     tx = check_exposure("before_exposure", before_exposure, x)
     ty = check_exposure("after_exposure", after_exposure, y)
+    if cx is not None and cy is not None:
+        tcx = check_exposure("control_before_exposure", control_before_exposure, cx)
+        tcy = check_exposure("control_after_exposure", control_after_exposure, cy)
+        for name, own, other in (("control_before_exposure", tx, tcx), ("control_after_exposure", ty, tcy)):
+            if (own is None) != (other is None):
+                raise ValueError(f"{name}: give the totals of both groups, or of neither")
+        cx, cy = ratios(cx, tcx), ratios(cy, tcy)
     x, y = ratios(x, tx), ratios(y, ty)
     exposed = told_rows(tx, len(specs))
     resolved, derived, margin = resolve_all(specs, x, y, exposed)
