@@ -226,8 +226,13 @@ def _plain(
     seconds = step or 60.0
     controls: dict[str, Floats] = {}
     if design == "difference_in_differences":
-        controls["control_after"] = flat_window(batch, "baseline", "post", low, high)[0][rows]
-        controls["control_before"] = flat_past(batch, "baseline", floor, low)[0][rows]
+        for name, (values, totals) in (
+            ("control_after", flat_window(batch, "baseline", "post", low, high)),
+            ("control_before", flat_past(batch, "baseline", floor, low)),
+        ):
+            controls[name] = values[rows]
+            if totals is not None and before_totals is not None and after_totals is not None:
+                controls[f"{name}_exposure"] = totals[rows]
     if before_totals is not None and after_totals is not None:
         controls["before_exposure"], controls["after_exposure"] = before_totals[rows], after_totals[rows]
     return before_after(before[rows], after[rows], spec=specs, step_seconds=seconds, **controls)

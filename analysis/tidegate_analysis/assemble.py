@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tidegate_analysis.contrast import MIN_POINTS, Contrast
 from tidegate_analysis.decide import Decided, Policy, decide, to_effect
 from tidegate_analysis.explain import stretch_note
-from tidegate_analysis.kernels import changepoint, placebo, stretches
+from tidegate_analysis.kernels import changepoint, dependence, placebo, stretches
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, QualityNote, Verdict
 from tidegate_analysis.tail import CENTRE_WEIGHT, TAIL_DOUBT, TAIL_WEIGHT, Tail
@@ -19,6 +19,8 @@ from tidegate_analysis.tail import CENTRE_WEIGHT, TAIL_DOUBT, TAIL_WEIGHT, Tail
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+# The last part of a watch, as one in so many, that must be within the margin by itself.
+LATE_PART = 3
 
 
 @dataclass(frozen=True)
@@ -39,28 +41,35 @@ class Pieces:
     canary_level: Floats
     silent: Bools
     bad_canary: Ints
-    bad_baseline: Ints
+    # Series of whose baseline, where it says what is usual, more than a twentieth is bad.
+    spoilt: Bools
     notes: list[list[QualityNote]]
     step: float
     # Whether to say when the change of a failing series began.
     locate: bool = True
     # Series of which the lower tail answers although both are worse; None = none.
     tail_down: Bools | None = None
+    # Series whose baseline no longer says what the canary is compared with.
+    baseline_silent: Bools | None = None
+    # The worst of the canary's instances: its change, and how unusual it is; None = instances are not known.
+    instance_change: Floats | None = None
+    instance_p: Floats | None = None
     # Series whose canary stopped moving.
     stale: Bools | None = None
-    # Series whose stretches are asked, None = all: a scan has looked at every window already.
-    by_stretch: Bools | None = None
     # Of a scan: the p-value of its most unusual window, the change there and its spread; NaN = not scanned.
     unusual: Floats | None = None
     unusual_change: Floats | None = None
     unusual_scale: Floats | None = None
+    # The level from which all points, the last third of them and any in a row must be within the margin; NaN where a
+    # scan asks that of every window, None = not asked.
+    level_now: Floats | None = None
 
 
 class Described(NamedTuple):
     """A result whose verdicts are for others to give, and what forbids a PASS of each series ("" = nothing)."""
 
     result: Result
-    forbids: NDArray[np.str_]
+    doubts: NDArray[np.str_]
 
 
 def assemble(pieces: Pieces) -> Result:
@@ -72,8 +81,9 @@ def described(pieces: Pieces) -> Described:
     """Decide, qualify by the tail and the data's quality, and build the result.
 
     The centre and the tail share the metric's error rate (weighted Bonferroni), so asking both does not
-    double it. What forbids PASS: a doubtful tail or stretch, a silent or frozen canary, bad values in
-    the canary or in more than a twentieth of the baseline. Nothing of this turns a FAIL into anything else.
+    double it. What forbids PASS: a doubtful tail or stretch, a change that has only begun, a silent or frozen canary,
+    bad values in the canary or in more than a twentieth of the baseline. Nothing of this turns a FAIL into anything
+    else.
     """
     policy, contrast, tail = pieces.policy, pieces.contrast, pieces.tail
     tested = np.isfinite(tail.p_value)
@@ -102,9 +112,10 @@ def described(pieces: Pieces) -> Described:
     fail = verdict == Verdict.FAIL
     reason[tail_fail & ~fail] = "tail_regression"
     verdict[tail_fail] = Verdict.FAIL
-    doubts, notes = _forbidding(pieces)
-    held = (verdict == Verdict.PASS) & (doubts != "")
-    reason[held], verdict[held] = doubts[held], Verdict.INCONCLUSIVE
+    doubt, notes = _doubts(pieces)
+    blocked = (verdict == Verdict.PASS) & (doubt != "")
+    reason[blocked] = doubt[blocked]
+    verdict[blocked] = Verdict.INCONCLUSIVE
     unknown = verdict == Verdict.INCONCLUSIVE
     for name, where in (
         ("no_overlap", (pieces.pairs == 0) & (pieces.n_baseline > 0) & (pieces.n_canary > 0)),
@@ -156,28 +167,47 @@ def described(pieces: Pieces) -> Described:
         tail_p_value=np.where(few, np.nan, tail.p_value),
         tail_effect=to_effect(np.where((policy.sign < 0) | tail_down, -tail.change, tail.change), log),
     )
-    return Described(result, doubts)
+    return Described(result, doubt)
 
 
-def _forbidding(pieces: Pieces) -> tuple[NDArray[np.str_], tuple[tuple[QualityNote, ...], ...]]:
-    """What forbids each series a PASS whatever its numbers say, "" for nothing, (series,); and all notes on it."""
-    tail, policy = pieces.tail, pieces.policy
+def _doubts(pieces: Pieces) -> tuple[NDArray[np.str_], tuple[tuple[QualityNote, ...], ...]]:
+    """What forbids a PASS of each series, whatever its typical value does, "" = nothing; and all notes on it."""
+    policy, tail = pieces.policy, pieces.tail
     _, moved = _tail_moved(pieces)
     with np.errstate(invalid="ignore"):
-        doubt = np.isfinite(tail.p_value) & (tail.p_value <= TAIL_DOUBT) & moved
-    found, stretch = _stretches(pieces)
-    out = np.full(len(doubt), "", dtype="<U24")
-    for name, where in (
-        ("tail_in_doubt", doubt),
-        ("stretch_in_doubt", found),
-        ("bad_values", (pieces.bad_canary > 0) | (pieces.bad_baseline * 20 > np.maximum(pieces.n_baseline, 1))),
-        ("canary_silent", pieces.silent),
-        ("stale", np.zeros(len(doubt), dtype=bool) if pieces.stale is None else pieces.stale),
-    ):
-        out[where] = name
+        far = (tail.p_value <= TAIL_DOUBT) & moved
+    standing, stretch = _stretches(pieces)
+    spread_out, late = _hidden(pieces)
+    none = np.zeros(len(policy.sign), dtype=bool)
+    odd = none
+    if pieces.instance_change is not None and pieces.instance_p is not None:
+        odd = (pieces.instance_p <= TAIL_DOUBT) & _beyond(policy, pieces.instance_change)
+    out = np.select(
+        [
+            none if pieces.stale is None else pieces.stale,
+            pieces.silent,
+            (pieces.bad_canary > 0) | pieces.spoilt,
+            none if pieces.baseline_silent is None else pieces.baseline_silent,
+            standing,
+            far | spread_out,
+            late,
+            odd,
+        ],
+        [
+            "stale",
+            "canary_silent",
+            "bad_values",
+            "baseline_silent",
+            "stretch_in_doubt",
+            "tail_in_doubt",
+            "late_in_doubt",
+            "instance_in_doubt",
+        ],
+        "",
+    ).astype("<U24")
     notes = [tuple(one) for one in pieces.notes]
     off = to_effect(stretch.mean, policy.log)
-    for i in np.flatnonzero(found).tolist():
+    for i in np.flatnonzero(standing).tolist():
         notes[i] += (stretch_note(pieces.specs[i], int(stretch.first[i]), int(stretch.length[i]), float(off[i])),)
     return out, tuple(notes)
 
@@ -191,20 +221,49 @@ def _tail_moved(pieces: Pieces) -> tuple[Bools, Bools]:
 
 
 def _stretches(pieces: Pieces) -> tuple[Bools, stretches.Stretch]:
-    """Whether some scrapes in a row stand out as worse by more than the margin, though the mean of all may not."""
+    """Whether some scrapes in a row stand out as worse by more than the margin, though the mean of all may not.
+
+    Measured from ``level_now``, and not asked where that is unknown.
+    """
     policy = pieces.policy
-    d = pieces.d - pieces.d_level[:, None]
+    level = np.full(len(policy.sign), np.nan) if pieces.level_now is None else pieces.level_now
+    d = pieces.d - level[:, None]
     up = stretches.standing_out(np.where(policy.sign < 0, -1.0, 1.0)[:, None] * d, policy.worse)
-    both = np.flatnonzero(policy.sign == 0)
     up.mean[policy.sign < 0] *= -1.0
+    both = np.flatnonzero(policy.sign == 0)
     if len(both):
         down = stretches.standing_out(-d[both], policy.better[both])
         down.mean[:] *= -1.0
         lower = down.score > up.score[both]
         for ours, theirs in zip(up, down, strict=True):
             ours[both[lower]] = theirs[lower]
-    found = np.asarray(up.score >= stretches.bar((~np.isnan(d)).sum(axis=1)))
-    return found if pieces.by_stretch is None else found & pieces.by_stretch, up
+    return np.asarray(up.score >= stretches.bar((~np.isnan(d)).sum(axis=1))), up
+
+
+def too_many(bad: Ints, of: Ints) -> Bools:
+    """Whether more than a twentieth of the points are bad."""
+    return np.asarray(bad * 20 > np.maximum(of, 1))
+
+
+def _hidden(pieces: Pieces) -> tuple[Bools, Bools]:
+    """Whether all points, none trimmed, and whether the last third of them, are on average beyond the margin.
+
+    A trimmed mean does not see a tenth of the points, and no mean sees what has only begun: neither may hide in a PASS.
+    """
+    if pieces.level_now is None or not pieces.d.shape[1]:
+        none = np.zeros(len(pieces.policy.sign), dtype=bool)
+        return none, none
+    change = pieces.d - pieces.level_now[:, None]
+    part = change[:, -max(-(-change.shape[1] // LATE_PART), min(3, change.shape[1])) :]
+    every, last = dependence.trimmed_mean(change, 0.0), dependence.trimmed_mean(part)
+    return _beyond(pieces.policy, every), _beyond(pieces.policy, last)
+
+
+def _beyond(policy: Policy, change: Floats) -> Bools:
+    """Whether a change is worse by the margin at least."""
+    with np.errstate(invalid="ignore"):
+        up, down = change >= policy.worse, change <= -np.where(policy.sign < 0, policy.worse, policy.better)
+    return np.asarray(np.where(policy.sign > 0, up, np.where(policy.sign < 0, down, up | down)))
 
 
 def _scan_decides(decided: Decided, unusual: Floats, flagged: Bools) -> Decided:

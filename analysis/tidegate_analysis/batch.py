@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate_analysis.kernels.shared import as_floats
 from tidegate_analysis.room import widened
 from tidegate_analysis.spec import MetricSpec, QualityNote
 
@@ -220,8 +221,8 @@ class SeriesBatch:
         if not math.isfinite(block.start):
             raise BlockError("start_time", "must be a finite time")
         try:
-            values = np.asarray(block.values, dtype=np.float64)
-        except (TypeError, ValueError):
+            values = as_floats("values", block.values)
+        except ValueError:
             raise BlockError("values", "must be numbers") from None
         if values.ndim != 2:
             raise BlockError("values", f"must have the shape (rows, columns), not {values.shape}")
@@ -256,8 +257,8 @@ class SeriesBatch:
         exposure = None
         if block.exposure is not None:
             try:
-                exposure = np.asarray(block.exposure, dtype=np.float64)
-            except (TypeError, ValueError):
+                exposure = as_floats("exposure", block.exposure)
+            except ValueError:
                 raise BlockError("exposure", "must be numbers") from None
             if exposure.shape != values.shape:
                 raise BlockError("exposure", f"shape {exposure.shape} does not fit the values' {values.shape}")

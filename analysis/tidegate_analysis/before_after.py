@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
-from tidegate_analysis.assemble import Described, Pieces, assemble, described
+from tidegate_analysis.assemble import Described, Pieces, assemble, described, too_many
 from tidegate_analysis.compare import check_step
 from tidegate_analysis.decide import ROUNDING, Policy, policy_of, tail_p
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence, placebo, scan
-from tidegate_analysis.prepare import Prepared, as_points, check_exposure, level, notes_for, to_scale
+from tidegate_analysis.prepare import HUGE, Prepared, as_points, check_exposure, level, notes_for, to_scale
+from tidegate_analysis.quality import STALE_RUN, stale
 from tidegate_analysis.rates import as_levels, increments, ratios, told_rows
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, specs_for
@@ -43,6 +45,8 @@ def before_after(
     exclude: ArrayLike | None = None,
     before_exposure: ArrayLike | None = None,
     after_exposure: ArrayLike | None = None,
+    control_before_exposure: ArrayLike | None = None,
+    control_after_exposure: ArrayLike | None = None,
 ) -> Result:
     """Judge the points after a deployment against those before it.
 
@@ -68,6 +72,8 @@ def before_after(
         Shape (past points,): true where another deployment or a known incident touches the past.
     before_exposure, after_exposure:
         Totals that the values are events of, in the shapes of ``before`` and ``after``; the ratio is then judged.
+    control_before_exposure, control_after_exposure:
+        The same of the control group; needed where the deployed group's are given.
 
     Raises
     ------
@@ -110,6 +116,13 @@ def before_after(
             raise ValueError(f"exclude: must have the shape ({x.shape[1]},), not {touched.shape}")
     tx = check_exposure("before_exposure", before_exposure, x)
     ty = check_exposure("after_exposure", after_exposure, y)
+    if cx is not None and cy is not None:
+        tcx = check_exposure("control_before_exposure", control_before_exposure, cx)
+        tcy = check_exposure("control_after_exposure", control_after_exposure, cy)
+        for name, own, other in (("control_before_exposure", tx, tcx), ("control_after_exposure", ty, tcy)):
+            if (own is None) != (other is None):
+                raise ValueError(f"{name}: give the totals of both groups, or of neither")
+        cx, cy = ratios(cx, tcx), ratios(cy, tcy)
     x, y = ratios(x, tx), ratios(y, ty)
     exposed = told_rows(tx, len(specs))
     resolved, derived, margin = resolve_all(specs, x, y, exposed)
@@ -129,9 +142,8 @@ def before_after(
     found = scanned(gx, gy, policy.sign, step, touched, rare)
     names = "difference-in-differences" if cx is not None else "before-after"
     method = np.char.replace(found.contrast.method, "before-after", names) if len(specs) else found.contrast.method
-    by_stretch = np.isnan(found.p_value)
-    sides = (raw_x, raw_y, gx, gy)
-    return assemble(_pieces(sides, prepared, resolved, derived, policy, found, method, by_stretch, step))
+    group = None if cx is None or cy is None else (cx, cy)
+    return assemble(_pieces((raw_x, raw_y, gx, gy), prepared, resolved, derived, policy, found, method, step, group))
 
 
 def _pieces(
@@ -142,13 +154,20 @@ def _pieces(
     policy: Policy,
     found: Found,
     method: NDArray[np.str_],
-    by_stretch: NDArray[np.bool_],
     step: float,
+    control: tuple[Floats, Floats] | None = None,
 ) -> Pieces:
-    """Gather what was found; ``sides`` are before and after in the metrics' units, then on the scale of the change."""
+    """Collect the pieces; ``sides`` are before and after in the metrics' units, then on the scale of the change."""
     raw_x, raw_y, gx, gy = sides
     bad_x, bad_y = prepared.bad[0], prepared.bad[1]
     points = gy.shape[1]
+    # Counts and ratios rest at 0; what else moved before and stands still is an answer that hangs.
+    joined = np.concatenate([raw_x[:, -max(points, 2 * STALE_RUN) :], raw_y], axis=1)
+    recent = max(2 * points, 60, round(3600.0 / step))
+    arms = (raw_x[:, -recent:],) if control is None else (raw_x[:, -recent:], control[0][:, -recent:], control[1])
+    spoilt = np.any([_spoilt(arm, policy.log) for arm in arms], axis=0)
+    resting = np.array([s.kind in ("count", "ratio") for s in specs], dtype=bool)
+    frozen = np.where(resting, 0, np.minimum(stale(joined), points))
     notes = notes_for(
         [
             ("bad_values", bad_x + bad_y, "{n} points were infinite, absurd or negative on a log scale"),
@@ -162,14 +181,11 @@ def _pieces(
                 np.where(found.contrast.windows == 0, gx.shape[1], 0),
                 "the past of {n} points is too short to know what is usual",
             ),
+            ("stale", frozen, "the canary repeated one value for its last {n} scrapes"),
             ("gaps", np.isnan(gy).sum(axis=1), "{n} points are missing after the deployment"),
         ],
         len(specs),
     )
-    spoke = (
-        (~np.isnan(gx[:, -points:])).mean(axis=1) > 0.5 if gx.shape[1] and points else np.zeros(len(specs), dtype=bool)
-    )
-    silent = spoke & (np.isnan(gy[:, -3:]).all(axis=1) if points >= 3 else np.isnan(gy).all(axis=1))
     return Pieces(
         specs=specs,
         derived=derived,
@@ -179,21 +195,30 @@ def _pieces(
         tail_down=found.tail_down,
         d=gy,
         d_level=found.level,
+        # A scan looked at every window already.
+        level_now=np.where(np.isnan(found.p_value), found.level, np.nan),
         pairs=np.minimum((~np.isnan(gy)).sum(axis=1), (~np.isnan(gx)).sum(axis=1)),
         n_baseline=(~np.isnan(gx)).sum(axis=1),
         n_canary=(~np.isnan(gy)).sum(axis=1),
         baseline_level=level(raw_x[:, -max(2 * points, 60) :]),
         canary_level=level(raw_y),
-        silent=silent,
+        silent=tails.fell_silent(gx, gy),
         bad_canary=bad_y,
-        bad_baseline=bad_x,
+        spoilt=spoilt,
+        stale=frozen > 0,
         notes=notes,
         step=step,
-        by_stretch=by_stretch,
         unusual=found.p_value,
         unusual_change=found.change,
         unusual_scale=found.scale,
     )
+
+
+def _spoilt(values: Floats, log: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether more than a twentieth of the points, in the metric's unit, are infinite, absurd or negative for a log."""
+    with np.errstate(invalid="ignore"):
+        bad = (np.abs(values) > HUGE) | (log[:, None] & (values < 0))
+    return too_many(bad.sum(axis=1), (~np.isnan(values)).sum(axis=1))
 
 
 def stretch(
@@ -202,13 +227,14 @@ def stretch(
     specs: tuple[MetricSpec, ...],
     derived: tuple[tuple[str, ...], ...],
     margin: Floats,
-    by_stretch: NDArray[np.bool_],
     step: float,
+    scanned: NDArray[np.bool_],
 ) -> Described:
-    """Describe the stretch after a deployment beside the recent past, without asking what is unusual: no scan, no tail.
+    """Describe the stretch after a deployment beside the recent past, without asking what is unusual: no scan, and
+    a tail only where nobody else looks.
 
-    Arrays are levels in the metrics' units, (series, points); see :func:`~tidegate_analysis.rates.as_levels`.
-    ``by_stretch``: series that nothing else looks at window by window.
+    ``scanned`` says of which series the caller looks at every window. Arrays are levels in the metrics' units, (series,
+    points); see :func:`~tidegate_analysis.rates.as_levels`.
     """
     policy = policy_of(specs, margin)
     prepared = to_scale((recent, after), policy.log)
@@ -217,10 +243,17 @@ def stretch(
     near = gx[:, -max(gy.shape[1], 30) :]
     contrast = contrasts.two_arms(near, gy, none, ("before-after-trim.v1",) * 3)
     unknown = np.full(len(specs), np.nan)
-    no_tail = (tails.not_asked(len(specs)), np.zeros(len(specs), dtype=bool))
-    found = Found(contrast, *no_tail, unknown, unknown, unknown, dependence.trimmed_mean(near))
-    sides = (recent, after, gx, gy)
-    return described(_pieces(sides, prepared, specs, derived, policy, found, contrast.method, by_stretch, step))
+    tail = tails.not_asked(len(specs))
+    points = gy.shape[1]
+    if not scanned.all() and 0 < points <= gx.shape[1]:
+        asked = tails.tail_contrast(gx[:, -points:], gy, policy.sign)
+        tail = tails.Tail(*(np.where(scanned, np.nan, one) for one in asked))
+    found = Found(
+        contrast, tail, np.zeros(len(specs), dtype=bool), unknown, unknown, unknown, dependence.trimmed_mean(near)
+    )
+    pieces = _pieces((recent, after, gx, gy), prepared, specs, derived, policy, found, contrast.method, step)
+    pieces = replace(pieces, level_now=np.where(scanned, np.nan, found.level))
+    return described(pieces)
 
 
 class Found(NamedTuple):

@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis import tail as tails
-from tidegate_analysis.assemble import Described, Pieces, assemble, described
+from tidegate_analysis.assemble import Described, Pieces, assemble, described, too_many
 from tidegate_analysis.decide import Policy, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence
-from tidegate_analysis.prepare import as_points, check_exposure, level, notes_for, rows_of, to_scale
+from tidegate_analysis.kernels.shared import as_number
+from tidegate_analysis.prepare import HUGE, TINY, as_points, check_exposure, level, notes_for, rows_of, to_scale
 from tidegate_analysis.quality import stale
 from tidegate_analysis.rates import told_rows
 from tidegate_analysis.result import Result, concatenate
@@ -75,7 +76,8 @@ def compare(
     step_seconds:
         Time between scrapes; without it no time to an answer is told.
     borrow:
-        With instances: moderate the spread of each series by those of the other series of the call.
+        With instances: moderate the spread of each series by those of the other series of the call on the same scale,
+        on the linear one in units of their margins.
 
     Returns
     -------
@@ -166,9 +168,10 @@ def check_step(step_seconds: float | None) -> float:
     """
     if step_seconds is None:
         return float("nan")
-    if not (np.isfinite(step_seconds) and step_seconds > 0):
+    step = as_number(step_seconds)
+    if not (np.isfinite(step) and step > 0):
         raise ValueError(f"step_seconds: must be a positive number of seconds, not {step_seconds!r}")
-    return float(step_seconds)
+    return step
 
 
 def _continuous(
@@ -188,7 +191,7 @@ def _continuous(
         x, y, past = x.copy(), y.copy(), past.copy()
         for arm in (x, y, past):
             arm[counters] = increases(arm[counters])
-    return assemble(_pieces(x, y, past, specs, derived, policy_of(specs, margin), step, borrow, locate=True))
+    return assemble(_pieces(x, y, past, specs, derived, policy_of(specs, margin), step, borrow))
 
 
 def describe(
@@ -198,15 +201,19 @@ def describe(
     derived: tuple[tuple[str, ...], ...],
     policy: Policy,
     step: float,
+    usual: Floats,
     *,
     tail: bool,
 ) -> Described:
-    """Levels, presence, quality and tail of two arms, (series, points), without a past: what a stream adds to its own
-    answer. Nothing is resolved again and no onset is sought.
+    """Levels, presence, quality and tail of two arms, (series, points), without a past, and what of it forbids a PASS:
+    what a stream adds to its own answer. Nothing is resolved again and no onset is sought.
+
+    ``usual`` is the arms' distance before any change, (series,), on the scale of the change; ``tail`` says whether the
+    worst points are asked.
     """
     past = np.zeros((len(x), 0, 2, max(x.shape[1], 1)))
     arms = (as_points("baseline", x), as_points("canary", y))
-    pieces = _pieces(*arms, past, specs, derived, policy, step, borrow=True, locate=False)
+    pieces = replace(_pieces(*arms, past, specs, derived, policy, step, True, usual), locate=False)
     return described(pieces if tail else replace(pieces, tail=tails.not_asked(len(x)), tail_down=None))
 
 
@@ -219,7 +226,7 @@ def _pieces(
     policy: Policy,
     step: float,
     borrow: bool,
-    locate: bool,
+    usual: Floats | None = None,
 ) -> Pieces:
     ready = _ready(x, y, past, policy)
     gx, gy, past_t = ready.x, ready.y, ready.past_change
@@ -228,16 +235,28 @@ def _pieces(
         gx, left_x = drop_leavers(gx)
         gy, left_y = drop_leavers(gy)
         left = left_x + left_y
+    alone = gx.ndim == 2
+    # Spreads of ratios have no unit; of values, the margin is theirs.
+    unit = np.where(policy.log, np.nan, np.clip(policy.worse, TINY, HUGE)) if borrow else None
+    lost = np.zeros(len(specs), dtype=bool)
     if gx.ndim == 3:
-        contrast, d = contrasts.instances(gx, gy, past_t, borrow)
+        contrast, d = contrasts.instances(gx, gy, past_t, unit)
         mx, my = contrasts.mean_over(gx, axis=1), contrasts.mean_over(gy, axis=1)
+        lost = (tails.instances_lost(gy) > tails.SILENT_SHARE) & (tails.instances_lost(gx) <= tails.SILENT_SHARE)
     else:
         d = gy - gx
         mx, my = gx, gy
         contrast = contrasts.paired(d, past_t)
+    # Past windows re-centre the question; the canary's usual distance is then the level before the change.
+    centre = np.zeros(len(specs)) if usual is None else usual
+    recentred = contrast.windows >= contrasts.ENOUGH_WINDOWS
+    level_before = np.where(recentred, dependence.trimmed_mean(d) - contrast.estimate, centre)
     heard = tails.presence(mx, my)
-    frozen = stale(my)
-    tail, tail_down = _tails(mx, my, policy.sign, ready, by_scrape=gx.ndim == 2)
+    # Nothing but zeros where there are zeros is rest, and no answer that hangs.
+    resting = ~policy.log & (np.nan_to_num(my) == 0.0).all(axis=1)
+    frozen = np.where(resting, 0, stale(my, mx))
+    tail, tail_down = _tails(mx, my, policy.sign, ready, level_before, by_scrape=alone)
+    odd = (None, None) if alone else contrasts.worst_instance(gx, gy, policy.sign, level_before, unit)
     pairs = (~np.isnan(d)).sum(axis=1)
     bad_x, bad_y = ready.bad
     notes = notes_for(
@@ -267,42 +286,41 @@ def _pieces(
         specs=specs,
         derived=derived,
         policy=policy,
-        contrast=contrast,
+        contrast=contrast if usual is None else contrast._replace(estimate=contrast.estimate - usual),
         tail=tail,
         tail_down=tail_down,
         d=d,
-        # Past windows re-centre the question; the canary's usual distance is then the level before the
-        # change.
-        d_level=np.where(
-            contrast.windows >= contrasts.ENOUGH_WINDOWS,
-            dependence.trimmed_mean(d) - contrast.estimate,
-            0.0,
-        ),
+        d_level=level_before,
+        level_now=level_before,
         pairs=pairs,
         n_baseline=(~np.isnan(mx)).sum(axis=1),
         n_canary=(~np.isnan(my)).sum(axis=1),
         baseline_level=level(x),
         canary_level=level(y),
-        silent=heard.silent,
+        silent=heard.silent | lost,
+        instance_change=odd[0],
+        instance_p=odd[1],
         bad_canary=bad_y,
-        bad_baseline=bad_x,
+        spoilt=too_many(bad_x, (~np.isnan(mx)).sum(axis=1)),
+        baseline_silent=heard.baseline_silent,
         stale=frozen > 0,
         notes=notes,
         step=step,
-        locate=locate,
     )
 
 
 def _tails(
-    x: Floats, y: Floats, sign: Floats, ready: Ready, *, by_scrape: bool
+    x: Floats, y: Floats, sign: Floats, ready: Ready, usual: Floats, *, by_scrape: bool
 ) -> tuple[tails.Tail, NDArray[np.bool_]]:
     """Ask for the tail that is worse, or for both; and say of which series the lower one answers although both are."""
-    up = tails.tail_contrast(x, y, sign, ready.past_x, ready.past_y, by_scrape=by_scrape)
+    up = tails.tail_contrast(x, y, sign, ready.past_x, ready.past_y, usual=usual, by_scrape=by_scrape)
     rows = np.flatnonzero(sign == 0)
     if not len(rows):
         return up, np.zeros(len(sign), dtype=bool)
     way = np.full(len(rows), -1.0)
-    down = tails.tail_contrast(x[rows], y[rows], way, ready.down_x, ready.down_y, by_scrape=by_scrape)
+    down = tails.tail_contrast(
+        x[rows], y[rows], way, ready.down_x, ready.down_y, usual=usual[rows], by_scrape=by_scrape
+    )
     return tails.of_both(up, down, rows)
 
 

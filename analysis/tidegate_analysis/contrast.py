@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from tidegate_analysis.kernels import dependence, placebo
 
@@ -177,13 +178,13 @@ def _welch(sx: Floats, fx: Floats, sy: Floats, fy: Floats) -> tuple[Floats, Floa
     return np.sqrt(v), np.where(v > 0, df, np.fmin(fx, fy))
 
 
-def instances(x: Floats, y: Floats, past: Floats, borrow: bool) -> tuple[Contrast, Floats]:
+def instances(x: Floats, y: Floats, past: Floats, unit: Floats | None) -> tuple[Contrast, Floats]:
     """Difference between the arms' instances, measured by how instances differ among themselves.
 
     Each instance is one observation: its trimmed mean over the scrapes of its difference from the mean of the
     baseline's instances at the same scrape. The spread between baseline instances is the yardstick, with one
     degree of freedom less than there are of them; with few instances it is moderated over the series of the
-    batch by the empirical Bayes estimate of Smyth (2004), when ``borrow`` is set and at least 10 series are
+    batch by the empirical Bayes estimate of Smyth (2004), when a ``unit`` is given and at least 10 series are
     there to borrow from. The scrapes' own error counts too, whichever is wider.
 
     Parameters
@@ -192,15 +193,33 @@ def instances(x: Floats, y: Floats, past: Floats, borrow: bool) -> tuple[Contras
         Shapes (series, instances, points) of baseline and canary.
     past:
         Shape (series, K): the arms' difference over past windows.
+    unit:
+        Shape (series,): what a spread is measured in when series lend it to each other, NaN for ratios, which need
+        none and borrow among themselves; ``None`` = nothing is borrowed.
 
     Returns
     -------
     contrast, d:
         And the paired differences of the arms' means, (series, points).
     """
-    with np.errstate(invalid="ignore"):
-        reference = mean_over(x, axis=1)
-        d = mean_over(y, axis=1) - reference
+    d = mean_over(y, axis=1) - mean_over(x, axis=1)
+    _, _, n_x, n_y, variance, df = _by_instance(x, y, unit)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = np.sqrt(variance * (1.0 / n_x + 1.0 / n_y))
+    estimate, u = dependence.trimmed_influence(d)
+    se_ewc, df_ewc, se_ar1, df_ar1 = dependence.standard_errors(u)
+    core = ((between, df), (se_ewc, df_ewc), (se_ar1, df_ar1))
+    estimate, errors, k, centred, method = with_past(
+        estimate, core, past, ("instances.v1", "instances-few-windows.v1", "instances-placebo.v1")
+    )
+    return Contrast(estimate, errors, np.fmin(n_x, effective_points(u, se_ewc, se_ar1)), k, centred, method), d
+
+
+def _by_instance(x: Floats, y: Floats, unit: Floats | None) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
+    """Return what the baseline's instances have in common, the canary's one by one, how many of either spoke, and the
+    variance between the baseline's with its degrees of freedom.
+    """
+    reference = mean_over(x, axis=1)
     centred_x = dependence.trimmed_mean(x - reference[:, None, :])
     centred_y = dependence.trimmed_mean(y - reference[:, None, :])
     n_x = (~np.isnan(centred_x)).sum(axis=1).astype(np.float64)
@@ -210,16 +229,45 @@ def instances(x: Floats, y: Floats, past: Floats, borrow: bool) -> tuple[Contras
         variance = np.nansum((centred_x - base[:, None]) ** 2, axis=1) / (n_x - 1.0)
         variance = np.where(n_x >= 2, variance, np.nan)
         df = np.maximum(n_x - 1.0, 1.0)
-        if borrow:
-            variance, df = moderated(variance, df)
-        between = np.sqrt(variance * (1.0 / n_x + 1.0 / n_y))
-    estimate, u = dependence.trimmed_influence(d)
-    se_ewc, df_ewc, se_ar1, df_ar1 = dependence.standard_errors(u)
-    core = ((between, df), (se_ewc, df_ewc), (se_ar1, df_ar1))
-    estimate, errors, k, centred, method = with_past(
-        estimate, core, past, ("instances.v1", "instances-few-windows.v1", "instances-placebo.v1")
-    )
-    return Contrast(estimate, errors, np.fmin(n_x, effective_points(u, se_ewc, se_ar1)), k, centred, method), d
+    if unit is not None:
+        for rows, of in ((np.isnan(unit), np.ones(len(unit))), (~np.isnan(unit), unit * unit)):
+            lent, worth = moderated(variance[rows] / of[rows], df[rows])
+            variance[rows], df[rows] = lent * of[rows], worth
+    return base, centred_y, n_x, n_y, variance, df
+
+
+def worst_instance(x: Floats, y: Floats, sign: Floats, usual: Floats, unit: Floats | None) -> tuple[Floats, Floats]:
+    """How far the worst canary instance lies from the baseline's mean, and how unusual that is among instances.
+
+    As one more baseline instance would, by Student's t, paid for by every canary instance. A mean over instances does
+    not show what hits one of ten.
+
+    Parameters
+    ----------
+    x, y:
+        Shapes (series, instances, points) of baseline and canary.
+    sign, usual:
+        Shape (series,): 1 where up is worse, -1 where down is, 0 both; the arms' usual distance.
+    unit:
+        As for :func:`instances`.
+
+    Returns
+    -------
+    change, p:
+        Shape (series,); the change is negative where down is worse, p is NaN with fewer than two baseline instances.
+    """
+    if not y.shape[1]:
+        return np.full(len(x), np.nan), np.full(len(x), np.nan)
+    base, centred, n_x, n_y, variance, df = _by_instance(x, y, unit)
+    apart = centred - base[:, None] - usual[:, None]
+    worse = np.where((sign == 0)[:, None], np.abs(apart), np.where(sign < 0, -1.0, 1.0)[:, None] * apart)
+    at = np.where(np.isnan(worse), -np.inf, worse).argmax(axis=1)
+    rows = np.arange(len(x))
+    change, largest = apart[rows, at], worse[rows, at]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = largest / np.sqrt(variance * (1.0 + 1.0 / n_x))
+        p = special.stdtr(np.maximum(df, 1.0), -t) * n_y * np.where(sign == 0, 2.0, 1.0)
+    return change, np.asarray(np.minimum(p, 1.0))
 
 
 def mean_over(a: Floats, axis: int) -> Floats:
@@ -242,8 +290,6 @@ def moderated(variance: Floats, df: Floats) -> tuple[Floats, Floats]:
     variance, df:
         Shape (series,); NaN or 0 = not usable.
     """
-    from scipy import special
-
     usable = np.isfinite(variance) & (variance > 0)
     if int(usable.sum()) < 10:
         return variance, df

@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 from scipy import special
 
 from tidegate_analysis import tail as tails
-from tidegate_analysis.decide import POWER, policy_of
+from tidegate_analysis.assemble import LATE_PART, too_many
+from tidegate_analysis.decide import POWER, Policy, policy_of
 from tidegate_analysis.kernels import changepoint
 from tidegate_analysis.kernels.counts import check_counts, fixed_horizon_counts, history_dispersion, usual_odds
 from tidegate_analysis.prepare import notes_for, rows_of
+from tidegate_analysis.rates import told_rows
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import MetricSpec, Verdict
 
@@ -197,7 +199,8 @@ def counted_result(
     S = len(specs)
     policy = policy_of(specs, margin)
     effect = f["effect"]
-    heard = tails.presence(x, y)
+    # Without traffic nothing was answered, whatever the number of events says.
+    heard = tails.presence(*(_heard(events, totals) for events, totals in ((x, ex), (y, ey))))
     pairs = (~np.isnan(x) & ~np.isnan(y)).sum(axis=1)
     p = np.where(np.isfinite(f["p"]), np.clip(f["p"], 1e-300, 1.0), 1.0)
     with np.errstate(invalid="ignore"):
@@ -209,7 +212,9 @@ def counted_result(
     verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(np.int8)
     reason = np.where(fail, "regression", np.where(passed, "within_margin", "not_enough_evidence")).astype("<U24")
     for name, where in (
-        ("bad_values", (bad_y > 0) | (bad_x * 20 > np.maximum(pairs, 1))),
+        ("late_in_doubt", _late(x, y, ex, ey, f["odds"], policy)),
+        ("bad_values", (bad_y > 0) | too_many(bad_x, pairs)),
+        ("baseline_silent", heard.baseline_silent),
         ("canary_silent", heard.silent),
     ):
         reason[passed & where] = name
@@ -306,6 +311,37 @@ def _exceeding(
         shift = np.where(sign == 0, np.abs(effect), np.where(sign < 0, -1.0, 1.0) * effect)
         beyond = known & (worse >= shift[:, None])
     return known.sum(axis=1).astype(np.int64), beyond.sum(axis=1).astype(np.int64)
+
+
+def _late(x: Floats, y: Floats, ex: Floats | None, ey: Floats | None, odds: Floats, policy: Policy) -> Bools:
+    """Whether the change over the last third of the scrapes is beyond the margin, by the rates over one mix of scrapes.
+
+    What has only begun, or begins as the traffic goes, is too small a part of all events to be seen in their sum.
+    """
+    last = slice(-max(-(-x.shape[1] // LATE_PART), min(3, x.shape[1])), None)
+    b, c = x[:, last], y[:, last]
+    r_b, r_c = np.ones(b.shape), odds[:, None] * np.ones(c.shape)
+    if ex is not None and ey is not None:
+        told = told_rows(ex, len(ex)) | told_rows(ey, len(ey))
+        r_b, r_c = np.where(told[:, None], ex[:, last], r_b), np.where(told[:, None], ey[:, last], r_c)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        there = (r_b + r_c > 0) & ~np.isnan(b) & ~np.isnan(c)
+        u = np.where(there, r_b / (r_b + r_c), 0.0)
+        weight = (u * np.where(there, r_c, 0.0)).sum(axis=1)
+        rise = (u * np.where(there, c, 0.0)).sum(axis=1) / weight
+        fall = ((1.0 - u) * np.where(there, b, 0.0)).sum(axis=1) / weight
+        change = np.where(policy.log, rise / fall - 1.0, rise - fall)
+        up, down = change >= policy.margin, change <= -policy.margin
+    return np.asarray(np.where(policy.sign > 0, up, np.where(policy.sign < 0, down, up | down)))
+
+
+def _heard(events: Floats, totals: Floats | None) -> Floats:
+    """Events of the scrapes that answered: whose totals, where the series has any, are above 0."""
+    if totals is None:
+        return events
+    with np.errstate(invalid="ignore"):
+        quiet = ~(totals > 0) & told_rows(totals, len(totals))[:, None]
+    return np.where(quiet, np.nan, events)
 
 
 def _finite(values: Floats) -> Floats:

@@ -7,6 +7,7 @@ first block, and keeps what it got: nothing here remembers or decides again.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,18 +48,22 @@ _WORDS = {
         eviction evictions evicted corrupt corrupted violation violations blocked stuck overflow overflows
         refused unreachable discarded discards bad dead deadletter dlq bounce bounced bounces incident
         incidents alert alerts rollback rollbacks disconnect disconnects fallback fallbacks shed not un
-        terminated terminations""",
+        terminated terminations slow incomplete incorrect unanswered undelivered unsuccessful unsent unsynced
+        unschedulable unauthorized unauthorised forbidden abandoned abandonment churn churned complaint complaints
+        refund refunds fraud spam breach breaches stall stalls stalled rebuffer rebuffering jank missing retransmit
+        retransmits retransmitted affected degraded""",
     "good": """
         success successes successful succeeded ok available availability healthy hit hits conversion
         conversions converted revenue orders purchases purchase signups signup checkouts payments free
         idle remaining headroom ready apdex uptime up 2xx 200 completed delivered accepted passed
-        satisfied alive avail freeable usable""",
+        satisfied alive avail freeable usable spare users viewers players visitors subscribers customers""",
     "neutral": """
         timestamp created info build version epoch temperature limit limits quota network receive received
-        transmit transmitted sent ingress egress bandwidth""",
+        transmit transmitted sent ingress egress bandwidth sessions expiry expires expiration""",
     "load": """
         cpu memory mem rss heap gc load usage used utilization utilisation saturation busy queue queued
-        backlog pending inflight depth disk swap goroutines threads fds descriptors working allocated
+        backlog pending unacked unacknowledged unprocessed
+        inflight depth disk swap goroutines threads fds descriptors working allocated
         allocations alloc allocs bytes resident collections iowait steal context pool cost burn dirty
         inodes watermark buffer buffered cls active load1 load5 load15""",
     "traffic": """
@@ -79,6 +84,11 @@ _WORDS = {
 _FAMILY = {family: frozenset(listed.split()) for family, listed in _WORDS.items()}
 # Shares of these are told by points, not by half points.
 _COARSE = frozenset({"hit", "hits", "miss", "misses", "idle", "free", "avail", "available", "freeable", "usable"})
+# What is left of something, whatever that is.
+_LEFT = frozenset({"remaining", "headroom"})
+_LINES = frozenset({"queue", "queues", "queued", "backlog"})
+# Sizes of messages and bytes per second: smaller may be an empty page, larger a heavy one.
+_CARRIED = frozenset({"request", "requests", "response", "responses", "second", "sec"})
 # Words whose rate is a share of all, not a number per second.
 _PARTED = frozenset({"hit", "hits", "miss", "misses", "success", "error", "errors", "failure", "failures"})
 
@@ -116,14 +126,20 @@ def name_facts(name: str, unit: str = "") -> NameFacts:
     tokens = words(name)
     text = unit.strip().lower()
     found = {family for family, listed in _FAMILY.items() if listed.intersection(tokens)}
+    # Crash-free, error-free: good, although the word is a bad one.
+    free_of = any(a in _FAMILY["failure"] and b == "free" for a, b in itertools.pairwise(tokens))
+    if _FAMILY["good"].intersection(tokens) == {"ready"} and _LINES.intersection(tokens):
+        found.discard("good")  # messages that are ready wait in line
     if ("start" in tokens or "boot" in tokens) and "time" in tokens:
         family = "neutral"
-    elif "uptime" in tokens:
+    elif "uptime" in tokens or free_of or _LEFT.intersection(tokens):
         family = "good"
     elif "time" in found or text in _FAMILY["time unit"]:
         family = "time"
     elif found & {"failure", "good", "neutral"}:
         family = next(one for one in ("failure", "good", "neutral") if one in found)
+    elif _FAMILY["load"].intersection(tokens) == {"bytes"} and _CARRIED.intersection(tokens):
+        family = "neutral"
     elif "load" in found or text in _FAMILY["byte unit"]:
         family = "load"
     elif "traffic" in found or text.endswith(("/s", "/sec", "/min")) or text in ("rps", "qps", "tps"):
@@ -143,14 +159,15 @@ def name_facts(name: str, unit: str = "") -> NameFacts:
     rate = "rate" in found
     # Dotted names come from systems whose counts are already per interval.
     running = "." not in name and bool(tokens) and tokens[-1] in ("total", "count", "sum", "bucket")
-    share = "share" in found or text in ("1", "ratio") or percent or (rate and bool(_PARTED.intersection(tokens)))
+    share = "share" in found or text in ("1", "ratio") or percent or free_of
+    share = share or (rate and bool(_PARTED.intersection(tokens)))
     return NameFacts(
         direction=directions.get(family, "either"),
         running=running,
         event=family == "failure" and not share and not rate,
         share=share,
         percent=percent,
-        quality=share and family in ("failure", "good") and not _COARSE.intersection(tokens),
+        quality=share and family in ("failure", "good") and (free_of or not _COARSE.intersection(tokens)),
         family=family,
     )
 
@@ -158,14 +175,15 @@ def name_facts(name: str, unit: str = "") -> NameFacts:
 class ValueFacts(NamedTuple):
     """What values tell, arrays over series ``(S,)``.
 
-    ``points``: finite values; ``positive``: all above 0; ``unit``: all within [0, 1]; ``whole``: all integers
-    at least 0; ``zeros``: share of zeros; ``falling``: share of falling steps; ``level``: median of the
-    baseline (of the canary where there is none); ``spread``: mean distance from 0.
+    ``points``: finite values; ``positive``: all above 0; ``unit``: all within [0, 1]; ``hundred``: all within
+    [50, 100]; ``whole``: all integers at least 0; ``zeros``: share of zeros; ``falling``: share of falling steps;
+    ``level``: median of the baseline (of the canary where there is none); ``spread``: mean distance from 0.
     """
 
     points: NDArray[np.int64]
     positive: NDArray[np.bool_]
     unit: NDArray[np.bool_]
+    hundred: NDArray[np.bool_]
     whole: NDArray[np.bool_]
     zeros: Array
     falling: Array
@@ -217,6 +235,7 @@ def value_facts(baseline: ArrayLike, canary: ArrayLike) -> ValueFacts:
         count,
         some & (low > 0),
         some & (low >= 0) & (high <= 1),
+        some & (low >= 50) & (high <= 100),
         some & whole & (low >= 0),
         zero.sum(axis=1) / np.maximum(count, 1),
         falls / np.maximum(steps, 1),
@@ -243,6 +262,7 @@ class _Seen(NamedTuple):
     exposed: bool
     positive: bool
     unit: bool
+    hundred: bool
     whole: bool
     sparse: bool
     falls: bool
@@ -255,6 +275,8 @@ _Derived = tuple[MetricSpec, tuple[str, ...], str]
 def _decide(spec: MetricSpec, seen: _Seen) -> _Derived:
     """Return the spec with all set but a margin that needs the level, the fields, and where it comes from."""
     facts = name_facts(spec.name, spec.unit)
+    # An availability of 99.95 is told in per cent, whether its name says so or not.
+    percent = facts.percent or (facts.quality and facts.family == "good" and seen.hundred)
     changes: dict[str, object] = {}
     kind = spec.kind
     if kind == "auto":
@@ -275,7 +297,7 @@ def _decide(spec: MetricSpec, seen: _Seen) -> _Derived:
         else:
             scale = (
                 "log"
-                if (seen.positive or not seen.any) and not (facts.quality and (seen.unit or facts.percent))
+                if (seen.positive or not seen.any) and not (facts.quality and (seen.unit or percent))
                 else "linear"
             )
         changes["scale"] = scale
@@ -290,7 +312,7 @@ def _decide(spec: MetricSpec, seen: _Seen) -> _Derived:
             changes["margin"] = COUNT_MARGIN
         elif scale == "log":
             changes["margin"] = RELATIVE_MARGIN
-        elif facts.quality and facts.percent:
+        elif facts.quality and percent:
             changes["margin"] = 100.0 * RATIO_MARGIN
         elif facts.quality and seen.unit:
             changes["margin"] = RATIO_MARGIN
@@ -409,6 +431,7 @@ def resolve_all(
         exposed,
         facts.positive,
         facts.unit,
+        facts.hundred,
         facts.whole,
         facts.zeros >= MOSTLY_ZERO,
         facts.falling > FALLING,

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 # A clock before this is not a date but a count of seconds.
 FIRST_DATE = 365 * 86400.0
+# Nor after this, as when milliseconds were given for seconds.
+LAST_DATE = 4102444800.0
+# A wait longer than this is no advice.
+LONGEST_WAIT = 365 * 86400.0
 UNKNOWN_CLOCK = (math.nan, math.nan)
 
 _WHY = {
@@ -23,11 +27,14 @@ _WHY = {
     "no_baseline": "the baseline has no points",
     "no_data": "neither arm has points",
     "canary_silent": "the canary is silent while the baseline speaks",
+    "baseline_silent": "the baseline is silent while the canary speaks",
     "bad_values": "some of its values are infinite, absurd, or negative where only positive ones make sense",
     "constant": "nothing moves, so there is no yardstick for a change",
     "stale": "the canary's last values are all the same, as if its source had hung",
     "tail_in_doubt": "the typical value is fine, but the worst points may not be",
     "stretch_in_doubt": "the whole is fine, but some scrapes in a row are not",
+    "instance_in_doubt": "the canary is fine as a whole, but one of its instances is not",
+    "late_in_doubt": "it is fine over the whole watch, but not over the last third of it",
     "not_significant_among_many": "it does not stand out among the {n} metrics judged together",
     "too_few_events": "it looks worse, but there are too few events to fail it",
     "hold_only": "it got worse, but this metric may only hold a rollout",
@@ -45,6 +52,8 @@ _TELLS_CHANGE = (
     "not_significant_among_many",
     "tail_in_doubt",
     "stretch_in_doubt",
+    "late_in_doubt",
+    "instance_in_doubt",
     "hold_only",
     "bad_values",
     "too_few_events",
@@ -59,6 +68,7 @@ def number(value: float, unit: str = "") -> str:
     """Write a number with three significant digits, and its unit."""
     if not math.isfinite(value):
         return "unknown"
+    value += 0.0  # no "-0"
     text = f"{value:.3g}"
     if "e" in text and 1e-4 <= abs(value) < 1e7:
         text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6f}".rstrip("0").rstrip(".")
@@ -181,7 +191,7 @@ def sentence(
     if moved and why in _TELLS_CHANGE:
         text += f"; so far {moved}" + (f", the margin is {margin}" if math.isfinite(margin_value) else "")
         seconds = float(result.seconds_to_answer[i])
-        if why == "not_enough_evidence" and math.isfinite(seconds):
+        if why == "not_enough_evidence" and seconds <= LONGEST_WAIT:
             text += f"; if there is no change, about {duration(seconds)} more would show it"
     return f"{spec.name}: {text}."
 
@@ -225,9 +235,12 @@ def stretch_note(spec: MetricSpec, first: int, length: int, effect: float) -> Qu
 def moment(column: int, clock: tuple[float, float]) -> str:
     """Write when a column was: "12:41 UTC", or "point 5" when no clock is known."""
     start, step = clock
-    if not (math.isfinite(start) and math.isfinite(step) and start >= FIRST_DATE):
+    last = start + column * step
+    if not (math.isfinite(last) and start >= FIRST_DATE and last <= LAST_DATE):
         return f"point {column + 1}"
     at = datetime.fromtimestamp(start + column * step, tz=UTC)
+    if step >= 3600:
+        return f"{at:%Y-%m-%d %H:%M} UTC"  # such a watch lasts for days
     return f"{at:%H:%M} UTC" if step >= 60 else f"{at:%H:%M:%S} UTC"
 
 
@@ -239,7 +252,9 @@ def duration(seconds: float) -> str:
         return f"{seconds / 60:.0f} minutes"
     if seconds < 36 * 3600:
         return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 86400:.1f} days"
+    if seconds < 2 * 365 * 86400:
+        return f"{seconds / 86400:.1f} days"
+    return f"{seconds / (365.25 * 86400):,.0f} years"
 
 
 def _history(result: Result, i: int) -> str:
@@ -247,4 +262,5 @@ def _history(result: Result, i: int) -> str:
     if windows == 0:
         return ""
     seen = int(result.history_exceeding[i])
-    return f"; a change this large was seen in {seen} of {windows} comparable windows"
+    plural = "" if windows == 1 else "s"
+    return f"; a change this large was seen in {seen} of {windows} comparable window{plural}"

@@ -13,14 +13,18 @@ from tidegate_analysis import tail as tails
 from tidegate_analysis.assemble import Pieces, assemble
 from tidegate_analysis.batch import SeriesBatch
 from tidegate_analysis.compare import check_step
-from tidegate_analysis.decide import Policy, policy_of
+from tidegate_analysis.contrast import MIN_POINTS
+from tidegate_analysis.decide import Policy, decide, policy_of
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.kernels import dependence, histograms
+from tidegate_analysis.kernels.shared import as_floats
 from tidegate_analysis.prepare import notes_for
 from tidegate_analysis.result import Result, concatenate
 from tidegate_analysis.spec import MetricSpec, specs_for
 
 Floats = NDArray[np.float64]
+# The worst requests whose mean tells how far the tail moved.
+WORST = 0.05
 METHODS = ("histogram-superiority.v1", "histogram-few-windows.v1", "histogram-placebo.v1")
 
 
@@ -66,8 +70,9 @@ def compare_histograms(
     none = np.full((S, 1), np.nan)
     resolved, derived, margin = resolve_all(specs, none, none)
     past = np.full((S, 0), np.nan)
+    windows = None
     if history is not None:
-        windows = np.asarray(history, dtype=np.float64)
+        windows = as_floats("history", history)
         wanted = (S, windows.shape[1] if windows.ndim > 1 else 0, 2, points, bounds.size + 1)
         if windows.shape != wanted:
             raise ValueError(
@@ -82,6 +87,7 @@ def compare_histograms(
         [contrast.method == "paired-trim.v1", contrast.method == "paired-few-windows.v1"], METHODS[:2], METHODS[2]
     )
     policy = policy_of(resolved, margin)
+    worst = tail_of(x, y, bounds, policy, windows)
     worse, better = theta_margins(mapping, policy)
     turned = policy._replace(log=np.zeros(S, dtype=bool), worse=worse, better=better)
     there_x, there_y = (~np.isnan(a).all(axis=2) for a in (x, y))
@@ -107,9 +113,11 @@ def compare_histograms(
             derived=derived,
             policy=turned,
             contrast=contrast._replace(method=named),
-            tail=tails.not_asked(S),
+            # Held to the margin on its own scale.
+            tail=tails.Tail(worst.p_value, worst.change / policy.worse * worse),
             d=found.difference,
             d_level=dependence.trimmed_mean(found.difference) - contrast.estimate,
+            level_now=dependence.trimmed_mean(found.difference) - contrast.estimate,
             pairs=pairs,
             n_baseline=there_x.sum(axis=1),
             n_canary=there_y.sum(axis=1),
@@ -117,12 +125,50 @@ def compare_histograms(
             canary_level=middle[1],
             silent=heard.silent,
             bad_canary=zero,
-            bad_baseline=zero,
+            spoilt=zero > 0,
+            baseline_silent=heard.baseline_silent,
             notes=notes,
             step=check_step(step_seconds),
         )
     )
-    return retold(out, mapping, margin)
+    moved = np.expm1(np.where(policy.sign < 0, -worst.change, worst.change))
+    return replace(retold(out, mapping, margin), tail_effect=moved)
+
+
+def tail_of(x: Floats, y: Floats, bounds: Floats, policy: Policy, windows: Floats | None = None) -> tails.Tail:
+    """Ask of counts per bin whether the worst requests of the canary are worse; upwards where both ways are.
+
+    By the share of requests beyond the bin that holds nine tenths of both arms' requests, scrape by scrape, against its
+    own standard errors or its past (:func:`~tidegate_analysis.contrast.paired`). ``change`` is how far the mean of the
+    worst twentieth of all requests moved, on the log scale, towards worse.
+
+    Parameters
+    ----------
+    x, y:
+        Shape (series, points, bins).
+    windows:
+        Past pairs, (series, windows, 2, points, bins).
+    """
+    down = policy.sign < 0
+    levels = histograms.log_middles(bounds)
+    a, b = (np.where(down[:, None, None], arm[..., ::-1], arm) for arm in (x, y))
+    worst = [
+        np.where(down, histograms.worst_level(p, -levels[::-1], WORST), histograms.worst_level(p, levels, WORST))
+        for p in (histograms.pooled(a), histograms.pooled(b))
+    ]
+    last = histograms.last_bin_within(histograms.pooled(a) + histograms.pooled(b), tails.EXCEED_SHARE)
+    found = histograms.difference_series(histograms.beyond(a, last), histograms.beyond(b, last))
+    past: Floats = np.full((len(x), 0), np.nan)
+    if windows is not None and windows.shape[1]:
+        turned = np.where(down[:, None, None, None, None], windows[..., ::-1], windows)
+        two = histograms.beyond(turned, last)
+        flat = (two.shape[0] * two.shape[1], *two.shape[3:])
+        then = histograms.difference_series(two[:, :, 0].reshape(flat), two[:, :, 1].reshape(flat))
+        past = dependence.trimmed_mean(then.difference).reshape(two.shape[:2])
+    contrast = contrasts.paired(found.difference, past)
+    decided = decide(contrast, policy._replace(sign=np.ones(len(x))))
+    asked = ~np.isnan(decided.low) & ((~np.isnan(found.difference)).sum(axis=1) >= MIN_POINTS)
+    return tails.Tail(np.where(asked, decided.p_value, np.nan), worst[1] - worst[0])
 
 
 def theta_margins(mapping: histograms.ScaleMap, policy: Policy) -> tuple[Floats, Floats]:

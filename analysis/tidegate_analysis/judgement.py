@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tidegate_analysis.explain import sentence
 from tidegate_analysis.kernels import multiplicity
+from tidegate_analysis.kernels.shared import as_floats, as_number
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import Design, Verdict
 
@@ -109,7 +110,7 @@ def judge(
     q: float = 0.05,
     design: Design = "auto",
     clock: tuple[float, float] = (float("nan"), float("nan")),
-    log_e: Floats | None = None,
+    log_e: ArrayLike | None = None,
 ) -> Judgement:
     """Judge many metrics together.
 
@@ -153,13 +154,15 @@ def judge(
     ('FAIL', [17])
     """
     n = len(result)
-    if not 0.0 < q < 0.5:
+    if not 0.0 < as_number(q) < 0.5:
         raise ValueError(f"q: must lie between 0 and 0.5, not {q!r}")
     names = [s.group for s in result.specs] if groups is None else list(groups)
     if len(names) != n:
         raise ValueError(f"groups: {len(names)} names for {n} series")
-    if log_e is not None and log_e.shape != (n,):
-        raise ValueError(f"log_e: {log_e.size} values for {n} series")
+    if log_e is not None:
+        log_e = as_floats("log_e", log_e)
+        if log_e.shape != (n,):
+            raise ValueError(f"log_e: {log_e.size} values for {n} series")
     if critical is None:
         is_critical = np.array([s.criticality == "critical" for s in result.specs], dtype=bool)
     else:

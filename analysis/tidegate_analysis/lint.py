@@ -105,6 +105,8 @@ def lint(
     ValueError
         As :func:`~tidegate_analysis.open_stream`.
     """
+    if horizon is None:
+        raise ValueError("horizon: is needed to say what can be shown by it")
     stream = open_stream(
         specs, design=design, history=history, before=before, step_seconds=step_seconds, horizon=horizon
     )

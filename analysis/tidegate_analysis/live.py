@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate_analysis.analyze import analyze, column_of, flat_past, flat_window, history_array, with_notes
-from tidegate_analysis.batch import Block, SeriesBatch
+from tidegate_analysis.batch import ARMS, Block, SeriesBatch
 from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.judgement import Judgement, judge
+from tidegate_analysis.kernels.counters import increases
+from tidegate_analysis.kernels.shared import as_number
 from tidegate_analysis.live_histograms import watch_histograms
-from tidegate_analysis.rates import ratios
+from tidegate_analysis.rates import as_levels, increments, ratios
 from tidegate_analysis.result import concatenate
 from tidegate_analysis.spec import Design, MetricSpec, QualityNote, Verdict
 from tidegate_analysis.stream import Stream, open_stream
@@ -53,6 +55,9 @@ class LiveEvaluation:
         When a parameter is out of its range.
     """
 
+    # Which metrics are running totals, where their difference is watched.
+    _running: NDArray[np.bool_] | None = None
+
     def __init__(
         self,
         specs: Sequence[MetricSpec],
@@ -71,7 +76,7 @@ class LiveEvaluation:
             raise ValueError(
                 f"horizon_seconds: must be more than the warm-up of {warm_up:g} s, not {horizon_seconds!r}"
             )
-        if not 0.0 < q < 0.5:
+        if not 0.0 < as_number(q) < 0.5:
             raise ValueError(f"q: must lie between 0 and 0.5, not {q!r}")
         if deployed_at is not None and not math.isfinite(deployed_at):
             raise ValueError(f"deployed_at: must be a finite time, not {deployed_at!r}")
@@ -158,8 +163,8 @@ class LiveEvaluation:
         if design == "difference_in_differences":
             control, control_told = self._rows(flat_past(self.batch, "baseline", floor, low))
             past, control, told = ratios(past, told), ratios(control, control_told), None
-            specs, self._by_ratio = self._differenced(specs, past)
-            past = self._difference(past, control)
+            specs, self._by_ratio, self._running = self._differenced(specs, past)
+            past = self._difference(self._apart(past), self._apart(control))
         return open_stream(
             specs,
             design="before_after",
@@ -177,15 +182,28 @@ class LiveEvaluation:
 
     def _differenced(
         self, declared: tuple[MetricSpec, ...], past: Floats
-    ) -> tuple[tuple[MetricSpec, ...], NDArray[np.bool_]]:
-        """Specs of the arms' difference: ratios stay on the log scale, the rest on the linear one with its margin."""
-        resolved, _, margin = resolve_all(declared, past, past)
+    ) -> tuple[tuple[MetricSpec, ...], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Specs of the arms' difference, which are ratios and which came in as running totals.
+
+        Ratios stay on the log scale, the rest on the linear one with its margin: counts, too, as before/after has them.
+        """
+        resolved, derived, margin = resolve_all(declared, past, past)
+        running = np.array([s.kind == "counter" for s in resolved], dtype=bool)
+        resolved, _, margin, _ = as_levels(resolved, derived, margin, *increments(resolved, (past,)))
         by_ratio = np.array([s.scale == "log" for s in resolved], dtype=bool)
         specs = tuple(
             s.with_(kind="gauge", scale="log" if r else "linear", margin=float(m))
             for s, r, m in zip(resolved, by_ratio.tolist(), margin.tolist(), strict=True)
         )
-        return specs, by_ratio
+        return specs, by_ratio, running
+
+    def _apart(self, values: Floats) -> Floats:
+        """Turn running totals into increases; the first has none."""
+        if self._running is None or not self._running.any():
+            return values
+        out = values.copy()
+        out[self._running] = increases(values[self._running])
+        return out
 
     def _difference(self, y: Floats, x: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -239,12 +257,15 @@ class LiveEvaluation:
 
     def _feed(self, stream: Stream, design: Design, a: int, b: int) -> None:
         """Show the columns ``a`` to ``b - 1`` to the stream."""
+        if design == "difference_in_differences":
+            # One scrape more to the left: what an increase is measured from.
+            arms = (ratios(*self._rows(flat_window(self.batch, arm, "post", a - 1, b))) for arm in ARMS[::-1])
+            stream.update(None, self._difference(*(self._apart(one)[:, 1:] for one in arms)))
+            return
         y, ey = self._rows(flat_window(self.batch, "canary", "post", a, b))
         x, ex = self._rows(flat_window(self.batch, "baseline", "post", a, b))
         if design == "concurrent":
             stream.update(x, y, baseline_exposure=ex, canary_exposure=ey)
-        elif design == "difference_in_differences":
-            stream.update(None, self._difference(ratios(y, ey), ratios(x, ex)))
         else:
             stream.update(None, y, canary_exposure=ey)
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate_analysis import tail as tails
 from tidegate_analysis.batch import SeriesBatch
 from tidegate_analysis.decide import policy_of
 from tidegate_analysis.defaults import resolve_all
-from tidegate_analysis.histogram_compare import METHODS, retold, theta_margins
+from tidegate_analysis.histogram_compare import METHODS, retold, tail_of, theta_margins
 from tidegate_analysis.kernels import histograms
 from tidegate_analysis.result import Result, concatenate
+from tidegate_analysis.spec import Verdict
 from tidegate_analysis.stream import open_stream
 from tidegate_analysis.watches import FIRST_LOOK
 
@@ -53,7 +55,7 @@ def _watch(batch: SeriesBatch, row: int, low: int, taken: int, horizon: int) -> 
                 reference = pre[0]
             if count:
                 told = _superiority(pre[0], pre[1])[start - span[0] :].reshape(1, count, horizon)
-                past = np.stack([np.where(np.isnan(told), np.nan, 0.0), told], axis=2)
+                past = np.stack(_halves(told), axis=2)
         mapping = histograms.scale_map(histograms.pooled(reference[None]), bounds)
     limit = 0.01
     if mapping is not None:
@@ -64,7 +66,7 @@ def _watch(batch: SeriesBatch, row: int, low: int, taken: int, horizon: int) -> 
     # As at one look: what a scrape's worst requests did is in its superiority.
     stream = open_stream(level, history=past, step_seconds=batch.step, horizon=horizon, tail=False)
     if taken:
-        stream.update(np.where(np.isnan(scrapes), np.nan, 0.0), scrapes)
+        stream.update(*_halves(scrapes))
     found = replace(stream.result(), specs=(resolved,), derived=(derived,))
     # How far off scrapes were is told in superiorities, which nobody reads.
     notes = (replace(n, message=n.message.partition(" by ")[0]) if n.code == "stretch" else n for n in found.quality[0])
@@ -72,7 +74,20 @@ def _watch(batch: SeriesBatch, row: int, low: int, taken: int, horizon: int) -> 
     found = replace(found, method=(f"{METHODS[0].removesuffix('.v1')}-sequential.v1",))
     unknown = np.full(1, np.nan)
     found = replace(found, baseline_level=unknown, canary_level=unknown)
-    return found if mapping is None else retold(found, mapping, margin)
+    if mapping is None or bounds is None:
+        return found
+    # What a stream of superiorities cannot see: a few requests that take far longer.
+    policy = policy_of((resolved,), margin)
+    worst = tail_of(post[0][None], post[1][None], bounds, policy) if taken else tails.not_asked(1)
+    with np.errstate(invalid="ignore"):
+        doubt = (found.verdict == Verdict.PASS) & (worst.p_value <= tails.TAIL_DOUBT) & (worst.change > policy.worse)
+    return replace(
+        retold(found, mapping, margin),
+        verdict=np.where(doubt, Verdict.INCONCLUSIVE, found.verdict).astype(np.int8),
+        reason=("tail_in_doubt",) if doubt[0] else found.reason,
+        tail_p_value=worst.p_value,
+        tail_effect=np.expm1(np.where(policy.sign < 0, -worst.change, worst.change)),
+    )
 
 
 def _superiority(x: Floats, y: Floats) -> Floats:
@@ -80,3 +95,8 @@ def _superiority(x: Floats, y: Floats) -> Floats:
     with np.errstate(invalid="ignore"):
         enough = (x.sum(axis=1) >= MIN_REQUESTS) & (y.sum(axis=1) >= MIN_REQUESTS)
     return np.where(enough, histograms.superiority(x, y) - 0.5, np.nan)
+
+
+def _halves(superiority: Floats) -> tuple[Floats, Floats]:
+    """Split a difference between two arms that move alike, as healthy ones do: the tail of either is then the same."""
+    return -0.5 * superiority, 0.5 * superiority

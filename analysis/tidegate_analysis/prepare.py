@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tidegate_analysis.kernels.shared import as_floats
 from tidegate_analysis.spec import QualityNote
 
 Floats = NDArray[np.float64]
@@ -28,11 +29,7 @@ def as_points(name: str, values: ArrayLike, dims: tuple[int, ...] = (2,)) -> Flo
     ValueError
         When it is not numeric or has another number of dimensions; the message names the argument.
     """
-    try:
-        # One memory layout: sums run in the same order, and the same numbers give the same bytes.
-        out = np.asarray(values, dtype=np.float64, order="C")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: must be numbers in an array of (series, points): {error}") from None
+    out = as_floats(name, values)
     if out.ndim not in dims:
         shapes = " or ".join(
             {2: "(series, points)", 3: "(series, instances, points)", 4: "(series, windows, 2, points)"}[d]

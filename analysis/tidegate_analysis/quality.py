@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from tidegate_analysis.kernels import dependence
+from tidegate_analysis.kernels.shared import as_floats, as_number
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -18,17 +19,20 @@ STALE_RUN = 5
 # A series moves when at most this share of its steps before repeat the value.
 MOVING = 0.2
 SPLIT_ALPHA = 0.001
+# More requests than this in a scrape are no number of requests.
+LARGEST = 1e75
 
 
-def stale(values: Floats) -> Ints:
+def stale(values: Floats, beside: Floats | None = None) -> Ints:
     """Scrapes at the end of each row that repeat one value although the row moved before; 0 where it is not stale.
 
     An exporter that hangs goes on answering with the last thing it knew: at least 5 equal values at the end of a row in
-    which at most a fifth of the earlier steps repeated a value.
+    which at most a fifth of the earlier steps repeated a value. One that hung before the first scrape never moves at
+    all: its row is stale when the one ``beside`` it moves.
 
     Parameters
     ----------
-    values:
+    values, beside:
         Shape (series, points), NaN = missing.
     """
     S, width = values.shape
@@ -37,11 +41,18 @@ def stale(values: Floats) -> Ints:
     same = values[:, 1:] == values[:, :-1]
     run = same[:, ::-1].cumprod(axis=1).sum(axis=1) + 1
     before = np.arange(width - 1) < (width - run)[:, None]
-    steps = before & ~np.isnan(values[:, 1:]) & ~np.isnan(values[:, :-1])
-    repeats = (same & steps).sum(axis=1)
-    known = steps.sum(axis=1)
-    is_stale = (run >= STALE_RUN) & (run < width) & (known >= STALE_RUN) & (repeats <= MOVING * known)
+    is_stale = (run >= STALE_RUN) & (run < width) & _moves(values, before)
+    if beside is not None:
+        is_stale |= (run == width) & _moves(beside, np.ones(before.shape, dtype=bool))
     return np.where(is_stale, run, 0).astype(np.int64)
+
+
+def _moves(values: Floats, among: Bools) -> Bools:
+    """Whether at most a fifth of the steps in question, 5 at least, repeat a value."""
+    steps = among & ~np.isnan(values[:, 1:]) & ~np.isnan(values[:, :-1])
+    known = steps.sum(axis=1)
+    repeats = ((values[:, 1:] == values[:, :-1]) & steps).sum(axis=1)
+    return np.asarray((known >= STALE_RUN) & (repeats <= MOVING * known))
 
 
 class Split(NamedTuple):
@@ -71,13 +82,13 @@ def traffic_split(baseline: ArrayLike, canary: ArrayLike, expected_share: float)
     ValueError
         When shapes differ or the share is out of range.
     """
-    x, y = np.asarray(baseline, dtype=np.float64), np.asarray(canary, dtype=np.float64)
+    x, y = as_floats("baseline", baseline), as_floats("canary", canary)
     if x.ndim != 2 or x.shape != y.shape:
         raise ValueError(f"canary: shape {y.shape} does not fit the baseline's {x.shape}")
-    if not 0.0 < expected_share < 1.0:
+    if not 0.0 < as_number(expected_share) < 1.0:
         raise ValueError(f"expected_share: must lie between 0 and 1, not {expected_share!r}")
     with np.errstate(invalid="ignore"):
-        usable = (x >= 0) & (y >= 0) & np.isfinite(x) & np.isfinite(y)
+        usable = (x >= 0) & (y >= 0) & (x <= LARGEST) & (y <= LARGEST)
     a, b = np.where(usable, x, 0.0), np.where(usable, y, 0.0)
     total = (a + b).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -62,11 +62,15 @@ def increments(specs: tuple[MetricSpec, ...], arrays: tuple[Floats, ...]) -> tup
 
 
 def ratios(events: Floats, totals: Floats | None) -> Floats:
-    """Events per total of each scrape, NaN where there was no traffic; the events themselves without totals."""
+    """Events per total of each scrape, NaN where there was no traffic; the events themselves without totals.
+
+    Negative numbers, and events of no traffic, have no ratio that could be judged: infinite, as all bad values.
+    """
     if totals is None:
         return events
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         share = np.where(totals > 0, events / totals, np.nan)
+        share = np.where((events < 0) | (totals < 0) | ((totals == 0) & (events > 0)), np.inf, share)
     return np.where(np.isnan(totals).all(axis=1, keepdims=True), events, share)
 
 

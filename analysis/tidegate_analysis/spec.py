@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from tidegate_analysis.kernels.shared import as_number
+
 Kind = Literal["auto", "gauge", "counter", "ratio", "histogram", "count", "saturation"]
 Direction = Literal["auto", "up_is_worse", "down_is_worse", "either"]
 Scale = Literal["auto", "log", "linear"]
@@ -94,13 +96,16 @@ class MetricSpec:
             value = getattr(self, field)
             if value not in allowed:
                 raise ValueError(f"{field}: {value!r} is none of {', '.join(allowed)}")
-        if self.margin is not None and not (math.isfinite(self.margin) and self.margin > 0):
+        for field in ("group", "unit"):
+            if not isinstance(getattr(self, field), str):
+                raise ValueError(f"{field}: must be a string, not {getattr(self, field)!r}")
+        if self.margin is not None and not 0.0 < as_number(self.margin) < math.inf:
             raise ValueError(f"margin: must be a finite number above 0, not {self.margin!r}")
         for field in ("alpha", "alpha_pass"):
             value = getattr(self, field)
-            if not 0.0 < value < 0.5:
+            if not 0.0 < as_number(value) < 0.5:
                 raise ValueError(f"{field}: must lie between 0 and 0.5, not {value!r}")
-        if not (math.isfinite(self.weight) and self.weight >= 0):
+        if not 0.0 <= as_number(self.weight) < math.inf:
             raise ValueError(f"weight: must be a finite number of at least 0, not {self.weight!r}")
         if self.scale == "log" and self.kind in ("ratio", "saturation"):
             raise ValueError(f"scale: a {self.kind} is judged on its own scale; log contradicts kind={self.kind!r}")
@@ -120,6 +125,8 @@ def specs_for(spec: MetricSpec | Sequence[MetricSpec], n_series: int) -> tuple[M
     """
     if isinstance(spec, MetricSpec):
         return (spec,) * n_series
+    if not isinstance(spec, Iterable):
+        raise ValueError(f"spec: must be a MetricSpec or a sequence of them, not {type(spec).__name__}")
     specs = tuple(spec)
     if len(specs) != n_series:
         raise ValueError(f"spec: {len(specs)} specs for {n_series} series; give one, or one per series")

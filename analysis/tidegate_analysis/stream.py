@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from tidegate_analysis.defaults import resolve_all
 from tidegate_analysis.judgement import Judgement, judge
 from tidegate_analysis.kernels import changepoint
 from tidegate_analysis.kernels.counters import increases
+from tidegate_analysis.kernels.shared import as_number
 from tidegate_analysis.prepare import as_points, to_scale
 from tidegate_analysis.rates import as_levels, increments, ratios, told_rows
 from tidegate_analysis.result import Result, concatenate
@@ -35,6 +36,7 @@ from tidegate_analysis.watches.tails import TailSeen, TailWatch, not_asked
 
 Floats = NDArray[np.float64]
 STATE_VERSION = 3
+LONGEST = 1 << 53
 _TOTALS = ("ex", "ey")
 
 
@@ -92,12 +94,19 @@ def open_stream(
     >>> stream.judge().verdict.name
     'FAIL'
     """
+    if not isinstance(specs, MetricSpec | Iterable):
+        raise ValueError(f"specs: must be a MetricSpec or a sequence of them, not {type(specs).__name__}")
     chosen = (specs,) if isinstance(specs, MetricSpec) else tuple(specs)
     if not chosen:
         raise ValueError("specs: at least one is needed")
-    if horizon is not None and horizon < 1:
-        raise ValueError(f"horizon: must be at least 1 scrape, not {horizon!r}")
-    if not 0.0 < q < 0.5:
+    for k, one in enumerate(chosen):
+        if not isinstance(one, MetricSpec):
+            raise ValueError(f"specs[{k}]: must be a MetricSpec, not {type(one).__name__}")
+    if horizon is not None:
+        if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or not 1 <= horizon <= LONGEST:
+            raise ValueError(f"horizon: must be a whole number of scrapes from 1 to {LONGEST}, not {horizon!r}")
+        horizon = int(horizon)
+    if not 0.0 < as_number(q) < 0.5:
         raise ValueError(f"q: must lie between 0 and 0.5, not {q!r}")
     if any(s.kind == "histogram" for s in chosen):
         raise ValueError("specs: histograms are streamed as series of superiority; see compare_histograms")
@@ -358,7 +367,7 @@ class Stream:
             described = self._stretch(self._scan)
             out = self._answer(self._scan.seen(self._policy, y), tail, share, described, self._scan)
         elif self._pairs is not None:
-            described = self._beside()
+            described = self._beside(self._pairs)
             out = self._answer(self._pairs.seen(self._policy, x, y, share), tail, share, described, self._pairs)
         else:
             raise ValueError("stream: was neither opened nor restored")
@@ -368,14 +377,14 @@ class Stream:
         """Specs of what is kept: counters came in as totals and were taken apart on arrival."""
         return tuple(s.with_(kind="gauge") if s.kind == "counter" else s for s in self.specs)
 
-    def _beside(self) -> Described:
+    def _beside(self, watch: PairWatch) -> Described:
         """Levels, presence and quality of both arms so far, by the fixed comparison; its verdict is not used."""
         arms = {name: as_points(name, values) for name, values in self._arms.items() if name in ("x", "y", "ex", "ey")}
         x, y, policy, specs = arms["x"], arms["y"], self._policy, self._levels()
         if any(s.margin is None for s in specs):
             # A margin that is a share of the level is found anew from the points so far.
             policy = policy_of(specs, resolve_all(specs, x, y)[2])
-        found = describe(x, y, specs, self.derived, policy, self.step, tail=self.tail)
+        found = describe(x, y, specs, self.derived, policy, self.step, watch.level(), tail=self.tail)
         out = replace(found.result, specs=self.specs, margin=self._arms["margin"])
         if not self._counts:
             return found._replace(result=out)
@@ -386,10 +395,9 @@ class Stream:
         base[rows], canary[rows] = count_levels(x[rows], y[rows], ex, ey, ratio)
         return found._replace(result=replace(out, baseline_level=base, canary_level=canary))
 
-    def _stretch(self, scan: ScanWatch) -> Described:
-        after = as_points("canary", self._arms["y"])
-        margin, alone = self._arms["margin"], scan.alone
-        out = stretch(scan.learnt["recent"], after, self._levels(), self.derived, margin, alone, self.step)
+    def _stretch(self, watch: ScanWatch) -> Described:
+        arms = (watch.learnt["recent"], as_points("canary", self._arms["y"]))
+        out = stretch(*arms, self._levels(), self.derived, self._arms["margin"], self.step, watch.scanning)
         return out._replace(result=replace(out.result, specs=self.specs))
 
     def _answer(
@@ -405,14 +413,14 @@ class Stream:
             below, above = seen.high < policy.worse, seen.low > -policy.worse
             both = (seen.high < policy.worse) & (seen.low > -policy.better)
         inside = np.where(policy.sign > 0, below, np.where(policy.sign < 0, above, both))
-        forbids = np.where((beside.forbids == "") & tail.in_doubt, "tail_in_doubt", beside.forbids)
+        doubts = np.where((beside.doubts == "") & tail.in_doubt, "tail_in_doubt", beside.doubts)
         passed = inside & ~fail & (seen.scrapes >= FIRST_LOOK)
-        held = passed & (forbids != "")
+        held = passed & (doubts != "")
         passed &= ~held
         verdict = np.where(fail, Verdict.FAIL, np.where(passed, Verdict.PASS, Verdict.INCONCLUSIVE)).astype(np.int8)
         reason = np.select(
             [centre_fail, tail_fail, passed, held],
-            ["regression", "tail_regression", "within_margin", forbids],
+            ["regression", "tail_regression", "within_margin", doubts],
             _waiting(described.reason),
         )
         known = np.isfinite(seen.estimate)

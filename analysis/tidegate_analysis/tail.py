@@ -19,6 +19,9 @@ CENTRE_WEIGHT, TAIL_WEIGHT = 0.8, 0.2
 # A tail this suspicious is not shown to be harmless, whatever the centre says.
 TAIL_DOUBT = 0.05
 MIN_WINDOWS = 14
+# Missing scrapes that make a canary silent: as many at its end, or this share of what the baseline answered.
+SILENT_RUN = 3
+SILENT_SHARE = 0.5
 QUARTILES = 1.3489795003921634
 
 
@@ -115,6 +118,7 @@ def tail_contrast(
     past_x: Shape | None = None,
     past_y: Shape | None = None,
     *,
+    usual: Floats | None = None,
     by_scrape: bool = True,
 ) -> Tail:
     """Ask whether the worse tail of the canary lies further out than the baseline's.
@@ -133,12 +137,16 @@ def tail_contrast(
         Shape (series,): 1 where up is worse, -1 where down is, 0 both (the upper tail is then asked).
     past_x, past_y:
         Shapes of the past windows, (series, windows), of values turned so that up is worse.
+    usual:
+        Usual distance of the arms, (series,): what the share of points beyond a quantile is asked without.
     by_scrape:
         Whether scrapes may stand for themselves where there are no windows: not when the arms are means of
         instances, which differ from each other for ever.
     """
     flip = np.where(sign < 0, -1.0, 1.0)[:, None]
     a, b = x * flip, y * flip
+    if usual is not None:
+        b = b - usual[:, None] * flip
     now_a, now_b = shape_of(a), shape_of(b)
     change = now_b.worst.mean(axis=-1) - now_a.worst.mean(axis=-1)
     p = np.full(len(x), np.nan)
@@ -149,14 +157,18 @@ def tail_contrast(
         wide = np.broadcast_to(spread[:, None], past_x.centre.shape)
         offset = placebo.centre_and_scale(past_y.centre - past_x.centre)[0]
         past = reach(from_higher(past_y, past_x.centre + offset[:, None]), wide) - reach(past_x, wide)
-        usual = past_y.worst.mean(axis=-1) - past_x.worst.mean(axis=-1)
+        apart = past_y.worst.mean(axis=-1) - past_x.worst.mean(axis=-1)
+        if usual is not None:
+            offset = offset - usual * flip[:, 0]
         now = reach(from_higher(now_b, now_a.centre + offset), spread) - reach(now_a, spread)
         centre, scale, k = placebo.centre_and_scale(past)
         use = (k >= MIN_WINDOWS) & (scale > 0) & np.isfinite(now)
         with np.errstate(invalid="ignore", divide="ignore"):
             t = (now - centre) / (scale * np.sqrt(1.0 + 1.0 / k))
         p = np.where(use, tail_p(np.where(use, t, 0.0), np.where(use, k - 1.0, 1.0)), p)
-        shift, _, _ = placebo.centre_and_scale(usual)
+        shift, _, _ = placebo.centre_and_scale(apart)
+        if usual is not None:
+            shift = shift - usual * flip[:, 0]
         change = np.where(use, change - shift, change)
     rest = np.isnan(p) & by_scrape
     if rest.any():
@@ -194,6 +206,7 @@ class Presence(NamedTuple):
     only_canary: Ints
     p_value: Floats
     silent: NDArray[np.bool_]
+    baseline_silent: NDArray[np.bool_]
 
 
 def presence(x: Floats, y: Floats) -> Presence:
@@ -202,7 +215,8 @@ def presence(x: Floats, y: Floats) -> Presence:
     One-sided exact test of McNemar (1947) on the scrapes that only one arm answered, their number divided by
     the variance inflation of an AR(1), since silence comes in runs. A canary is called silent when that is
     below 0.01 and at least 3 scrapes are concerned, when its last 3 answers are missing while the baseline's
-    are there, or when it never spoke at all.
+    are there, when it missed half of what the baseline answered, in one piece or in many, or when it never spoke at
+    all. The baseline is called silent at its end and by half alone: what it misses here and there hides nothing.
 
     Parameters
     ----------
@@ -213,7 +227,8 @@ def presence(x: Floats, y: Floats) -> Presence:
     if there_x.all() and there_y.all():
         # Every scrape was answered, as most are: there is nothing to ask.
         none = np.zeros(len(x), dtype=np.int64)
-        return Presence(none, none, np.ones(len(x)), np.zeros(len(x), dtype=bool))
+        never = np.zeros(len(x), dtype=bool)
+        return Presence(none, none, np.ones(len(x)), never, never)
     lost = there_x & ~there_y
     gained = there_y & ~there_x
     n10, n01 = lost.sum(axis=1), gained.sum(axis=1)
@@ -223,7 +238,39 @@ def presence(x: Floats, y: Floats) -> Presence:
     # Binomial tail with a real number of trials, by the incomplete beta function.
     successes = share * worth
     p = np.where(n10 > 0, special.betainc(np.maximum(successes, 1e-9), worth - successes + 1.0, 0.5), 1.0)
-    width = x.shape[1]
-    run = lost[:, ::-1].cumprod(axis=1).sum(axis=1) if width else np.zeros(len(x), dtype=np.int64)
-    silent = ((p < 0.01) & (n10 >= 3)) | (run >= 3) | ((n10 >= 1) & ~there_y.any(axis=1))
-    return Presence(n10.astype(np.int64), n01.astype(np.int64), p, silent)
+    silent = ((p < 0.01) & (n10 >= SILENT_RUN)) | _gone(lost, there_x) | ((n10 >= 1) & ~there_y.any(axis=1))
+    return Presence(n10.astype(np.int64), n01.astype(np.int64), p, silent, _gone(gained, there_y))
+
+
+def _gone(missing: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether an arm is missing at its end, or at half of what the other arm answered."""
+    number = missing.sum(axis=1)
+    end = missing[:, -SILENT_RUN:].sum(axis=1) >= SILENT_RUN
+    return np.asarray(end | ((number >= SILENT_RUN) & (number >= SILENT_SHARE * other.sum(axis=1))))
+
+
+def fell_silent(before: Floats, after: Floats) -> NDArray[np.bool_]:
+    """Whether what spoke before the deployment is silent after it: at its end, or at half of the scrapes.
+
+    ``before`` and ``after`` have the shape (series, points), NaN = no answer; of ``before`` as many points count as
+    ``after`` has.
+    """
+    points = after.shape[1]
+    if not points or not before.shape[1]:
+        return np.zeros(len(after), dtype=bool)
+    there = ~np.isnan(after)
+    usual = (~np.isnan(before[:, -points:])).mean(axis=1)
+    end = ~there[:, -SILENT_RUN:].any(axis=1)
+    half = (~there).sum(axis=1) >= SILENT_RUN
+    half &= there.mean(axis=1) <= (1.0 - SILENT_SHARE) * usual
+    return np.asarray((usual > SILENT_SHARE) & (end | half))
+
+
+def instances_lost(arm: Floats) -> Floats:
+    """Share of the instances that spoke and are missing at the last three scrapes; ``arm`` is (series, instances,
+    points), the answer (series,), NaN where none ever spoke.
+    """
+    there = ~np.isnan(arm)
+    ever, end = there.any(axis=2), there[:, :, -SILENT_RUN:].any(axis=2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((ever & ~end).sum(axis=1) / ever.sum(axis=1))

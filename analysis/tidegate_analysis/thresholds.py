@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from tidegate_analysis import defaults
+from tidegate_analysis.compare import check_step
 from tidegate_analysis.contrast import effective_points
 from tidegate_analysis.kernels import count_stream, counts, dependence
-from tidegate_analysis.prepare import as_points, notes_for, to_scale
+from tidegate_analysis.prepare import HUGE, as_points, notes_for, to_scale
 from tidegate_analysis.result import Result
 from tidegate_analysis.spec import Direction, MetricSpec, QualityNote, Verdict, specs_for
 
@@ -97,10 +98,9 @@ def threshold(
     if comparator not in ("below", "above"):
         raise ValueError(f"comparator: {comparator!r} is none of below, above")
     limit = counts.per_series("bound", bound, size)
-    if not np.isfinite(limit).all():
-        raise ValueError("bound: must be finite")
-    if step_seconds is not None and not (np.isfinite(step_seconds) and step_seconds > 0):
-        raise ValueError(f"step_seconds: must be a positive number of seconds, not {step_seconds!r}")
+    if not (np.abs(limit) <= HUGE).all():
+        raise ValueError(f"bound: must be finite and at most {HUGE:g}")
+    step = check_step(step_seconds)
     totals = None if exposure is None else as_points("exposure", exposure)
     if totals is not None and totals.shape != x.shape:
         raise ValueError(f"exposure: its shape {totals.shape} differs from that of values, {x.shape}")
@@ -171,7 +171,7 @@ def threshold(
         seen=seen,
         bad=bad,
         quality=tuple(tuple(one) for one in notes),
-        step=float("nan") if step_seconds is None else float(step_seconds),
+        step=step,
         anytime=anytime,
     )
 

@@ -343,6 +343,101 @@ def test_a_broken_state_is_refused(state: bytes) -> None:
         ta.restore_stream(state)
 
 
+ODD_NUMBERS = {
+    "complex": np.ones((2, N), dtype=complex),
+    "datetimes": np.zeros((2, N), dtype="M8[s]"),
+    "durations": np.ones((2, N), dtype="m8[s]"),
+    "records": np.zeros((2, N), dtype=[("a", "f8")]),
+    "words": [["a"] * N] * 2,
+    "integers beyond floats": [[10**400] * N] * 2,
+    "ragged rows": [[1.0], [1.0, 2.0]],
+}
+
+
+@pytest.mark.parametrize("how", ODD_NUMBERS)
+def test_what_are_no_real_numbers_is_refused_by_name(how: str) -> None:
+    x, odd = np.ones((2, N)), ODD_NUMBERS[how]
+    stream = ta.open_stream([SPECS["log"]] * 2, horizon=N)
+    for name, call in {
+        "canary": lambda: ta.compare(x, odd, spec=SPECS["log"]),
+        "history": lambda: ta.compare(x, x, spec=SPECS["log"], history=odd),
+        "after": lambda: ta.before_after(x, odd, spec=SPECS["log"]),
+        "values": lambda: ta.threshold(odd, spec=SPECS["log"], bound=1.0),
+        "bound": lambda: ta.threshold(x, spec=SPECS["log"], bound=odd),
+        "canary_block": lambda: stream.update(x, odd),
+        "baseline": lambda: ta.compare_histograms(odd, x[..., None], [1.0], spec=SPECS["auto"]),
+        "upper_bounds": lambda: ta.compare_histograms(x, x, odd, spec=SPECS["auto"]),
+        "baseline ": lambda: ta.traffic_split(odd, x, 0.5),
+        "log_e": lambda: ta.judge(ta.compare(x, x, spec=SPECS["log"]), log_e=odd),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name.strip()}: "):
+            call()
+
+
+@pytest.mark.parametrize("kind", [object, "f4", np.longdouble, list, np.asfortranarray])
+def test_numbers_in_another_form_are_the_same_numbers(kind: object) -> None:
+    x, y = (np.round(np.stack([_noise(N, k), _noise(N, k + 1)])) for k in (1, 3))
+    y[1] *= 1.5
+    other = kind(y) if callable(kind) and kind in (list, np.asfortranarray) else y.astype(kind)  # type: ignore[call-overload]
+    plain, found = (ta.compare(x, values, spec=SPECS["log"]) for values in (y, other))
+    assert found.p_value.tolist() == plain.p_value.tolist()
+
+
+def test_masked_values_are_missing_whatever_lies_under_the_mask() -> None:
+    x, y = _noise(N, 1)[None], _noise(N, 2)[None]
+    masked = np.ma.array(np.where(np.arange(N) < 8, 1e9, y), mask=np.arange(N) < 8)
+    found = ta.compare(x, masked, spec=SPECS["log"])
+    assert found.p_value[0] == ta.compare(x, np.where(np.arange(N) < 8, np.nan, y), spec=SPECS["log"]).p_value[0]
+    assert found.n_canary[0] == N - 8
+
+
+@pytest.mark.parametrize("value", ["a", None, [1.0, 2.0], np.array([0.1, 0.2]), 1j, 10**400])
+def test_arguments_that_are_no_number_are_named(value: object) -> None:
+    x = np.ones((1, N))
+    found = ta.compare(x, x, spec=SPECS["log"])
+    for name, call in {
+        "alpha": lambda: ta.MetricSpec("m", alpha=value),
+        "weight": lambda: ta.MetricSpec("m", weight=value),
+        "margin": lambda: ta.MetricSpec("m", margin="wide" if value is None else value),
+        "unit": lambda: ta.MetricSpec("m", unit=3 if isinstance(value, str) else value),
+        "group": lambda: ta.MetricSpec("m", group=3 if isinstance(value, str) else value),
+        "step_seconds": lambda: ta.before_after(x, x, spec=SPECS["log"], step_seconds=value),
+        "q": lambda: ta.judge(found, q=value),
+        "expected_share": lambda: ta.traffic_split(x, x, value),
+        "horizon": lambda: ta.open_stream([SPECS["log"]], horizon=2.5 if value is None else value),
+        "horizon ": lambda: ta.lint(SPECS["log"], horizon=value),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name.strip()}: "):
+            call()
+
+
+@pytest.mark.parametrize("specs", [None, 5, "m", ["m"], [None]])
+def test_what_is_no_spec_is_named(specs: object) -> None:
+    with pytest.raises(ValueError, match=r"^specs(\[0\])?: "):
+        ta.open_stream(specs)
+    with pytest.raises(ValueError, match=r"^spec(\[0\])?: "):
+        ta.compare(np.ones((1, N)), np.ones((1, N)), spec=specs)
+
+
+def test_a_horizon_of_numpy_is_kept_in_the_state() -> None:
+    stream = ta.open_stream([SPECS["log"]], horizon=np.int64(20))
+    assert ta.restore_stream(stream.state()).horizon == 20
+
+
+@pytest.mark.parametrize("bound", [1e308, np.inf, np.nan])
+def test_a_threshold_without_bound_is_named(bound: float) -> None:
+    with pytest.raises(ValueError, match=r"^bound: "):
+        ta.threshold(_noise(N, 1)[None], spec=SPECS["log"], bound=bound)
+
+
+def test_bins_that_overflow_are_named() -> None:
+    counts, spec = np.ones((1, N, 4)), ta.MetricSpec("h", "histogram", "up_is_worse")
+    with pytest.raises(ValueError, match=r"^baseline: holds a count beyond"):
+        ta.compare_histograms(counts * 1e200, counts, [0.1, 1.0, 10.0], spec=spec)
+    with pytest.raises(ValueError, match=r"^upper_bounds: "):
+        ta.compare_histograms(counts, counts, [1e-300, 1.0, 1e300], spec=spec)
+
+
 @pytest.mark.parametrize(
     ("field", "arguments"),
     [

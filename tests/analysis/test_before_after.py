@@ -203,3 +203,25 @@ def test_counters_are_taken_apart_across_the_deployment() -> None:
     found = ta.before_after(total[:, :-30], total[:, -30:], spec=spec)
     assert found.verdict.tolist() == [ta.Verdict.PASS, ta.Verdict.FAIL]
     assert found.effect[1] == pytest.approx(1.0, abs=0.3)
+
+
+@pytest.mark.parametrize(("errors", "verdict"), [(0.001, ta.Verdict.PASS), (0.03, ta.Verdict.FAIL)])
+def test_ratios_are_compared_with_the_ratios_of_the_control_group(errors: float, verdict: ta.Verdict) -> None:
+    """Not with its events: the groups' traffic differs, and moves."""
+    rng = np.random.default_rng(5)
+    batch = ta.SeriesBatch([ta.MetricSpec("errors", "ratio", "up_is_worse")])
+    given = []
+    for arm, share, requests in (("baseline", 0.001, 20000.0), ("canary", errors, 1000.0)):
+        for phase, first, points, rate in (("pre", 0, 900, 0.001), ("post", 900, 60, share)):
+            totals = rng.poisson(requests, (1, points)).astype(float)
+            events = rng.binomial(totals.astype(int), rate).astype(float)
+            given += [events, totals]
+            batch.add(ta.Block(arm, 1e9 + 60.0 * first, 60.0, events, phase=phase, exposure=totals))
+    judged = ta.analyze(batch, design="difference_in_differences")
+    assert judged.verdict == verdict
+    cx, tcx, cy, tcy, x, tx, y, ty = given
+    once = {"spec": batch.specs, "control_before": cx, "control_after": cy, "before_exposure": tx, "after_exposure": ty}
+    found = ta.before_after(x, y, **once, control_before_exposure=tcx, control_after_exposure=tcy)
+    assert found.p_value.tolist() == judged.result.p_value.tolist()
+    with pytest.raises(ValueError, match=r"^control_before_exposure: "):
+        ta.before_after(x, y, **once)

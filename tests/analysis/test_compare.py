@@ -353,3 +353,19 @@ def test_arguments_that_do_not_fit_are_named(field: str, arguments: dict) -> Non
     given = {"baseline": np.ones((2, 10)), "canary": np.ones((2, 10)), "spec": SPECS["up"], **arguments}
     with pytest.raises(ValueError, match=f"^{field}: "):
         ta.compare(given.pop("baseline"), given.pop("canary"), **given)
+
+
+def test_spreads_are_borrowed_in_units_of_the_margin() -> None:
+    """What series lend to each other must not depend on the unit that one of them is told in."""
+    x, y = _instances(24, 3, 2, 30, 0.05, 15)
+    unit = np.exp(np.random.default_rng(16).normal(0, 5, 24))
+    unit[:12] = 1.0
+    specs = [
+        ta.MetricSpec(f"m{k}", "gauge", "up_is_worse", "log" if k < 12 else "linear", 0.08 if k < 12 else 8.0)
+        for k in range(24)
+    ]
+    scaled = [s if s.scale == "log" else s.with_(margin=8.0 * u) for s, u in zip(specs, unit, strict=True)]
+    plain = ta.compare(x, y, spec=specs)
+    other = ta.compare(x * unit[:, None, None], y * unit[:, None, None], spec=scaled)
+    np.testing.assert_allclose(other.p_value, plain.p_value, rtol=1e-9)
+    assert other.reason == plain.reason

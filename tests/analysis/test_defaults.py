@@ -35,8 +35,32 @@ SHAPES: dict[str, NDArray[np.float64]] = {
     "zeros": np.zeros(N),
 }
 
+SHAPES["hundred"] = 100.0 - SHAPES["small_share"] * 100.0
+
 # name, unit, shape -> kind, direction, scale
 TABLE = [
+    # Names that say the opposite of one of their words
+    ("slo_error_budget_remaining", "", "share", "gauge", DOWN, "log"),
+    ("crash_free_sessions", "", "share", "saturation", DOWN, "linear"),
+    ("crash_free_users_percent", "", "hundred", "gauge", DOWN, "linear"),
+    ("error_free_rate", "", "hundred", "gauge", DOWN, "linear"),
+    ("availability", "", "hundred", "gauge", DOWN, "linear"),
+    ("success_rate", "", "hundred", "gauge", DOWN, "linear"),
+    ("mysql_slow_queries", "", "events", "count", UP, "log"),
+    ("incomplete_orders", "", "events", "count", UP, "log"),
+    ("unanswered_calls", "", "events", "count", UP, "log"),
+    ("video_rebuffering_events", "", "events", "count", UP, "log"),
+    ("rabbitmq_queue_messages_ready", "", "whole", "gauge", UP, "log"),
+    ("rabbitmq_queue_messages_unacked", "", "whole", "gauge", UP, "log"),
+    ("kube_node_ready", "", "binary", "saturation", DOWN, "linear"),
+    ("spare_threads", "", "whole", "gauge", DOWN, "log"),
+    ("daily_active_users", "", "whole", "gauge", DOWN, "log"),
+    ("sessions_active", "", "whole", "gauge", EITHER, "log"),
+    ("certificate_expiry_seconds", "", "bytes", "gauge", EITHER, "log"),
+    ("http_response_size_bytes", "", "bytes", "gauge", EITHER, "log"),
+    ("disk_bytes_read_per_second", "", "bytes", "gauge", UP, "log"),
+    ("bytes_read_per_second", "", "bytes", "gauge", EITHER, "log"),
+    ("cart_abandonment_rate", "", "share", "gauge", UP, "log"),
     # Prometheus
     ("http_request_duration_seconds", "", "seconds", "gauge", UP, "log"),
     ("http_request_duration_seconds_sum", "", "seconds_total", "counter", UP, "log"),
@@ -285,3 +309,10 @@ def test_words_split_names_as_people_read_them() -> None:
     assert defaults.words("http_5xxErrors.p99-ms") == ("http", "5xx", "errors", "p99", "ms")
     assert defaults.words("node_memory_MemAvailable_bytes") == ("node", "memory", "mem", "available", "bytes")
     assert defaults.words("HTTPServerErrors") == ("http", "server", "errors")
+
+
+def test_an_availability_in_per_cent_is_held_to_half_a_point() -> None:
+    values = SHAPES["hundred"][None]
+    for name in ("availability", "success_rate", "crash_free_rate"):
+        (spec,), _, margin = defaults.resolve_all((MetricSpec(name),), values, values)
+        assert (spec.scale, margin[0]) == ("linear", 0.5)

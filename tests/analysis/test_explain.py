@@ -277,8 +277,11 @@ def _reached() -> dict[str, ta.Judgement]:
     tail[0, ::7] *= 2.5
     doubt = y.copy()
     doubt[0, 3] *= 1.5
+    short = y.copy()
+    short[0, -5:] *= 1.5
+    pods = _noise((1, 14, 60), 7)
     late = y.copy()
-    late[0, -5:] *= 1.5
+    late[0, 40:] *= 1.18
     history = _noise((1, 28, 2, 60), 3)
     nothing = np.full((1, 60), np.nan)
     shifted = np.where(np.arange(200) == 7, 1.14, 1.0)[:, None]
@@ -294,8 +297,10 @@ def _reached() -> dict[str, ta.Judgement]:
         "regression": one(x, y * 1.3),
         "within_margin": one(x, y),
         "tail_regression": one(x, tail, history=history),
-        "stretch_in_doubt": one(x, late),
+        "stretch_in_doubt": one(x, short),
         "tail_in_doubt": one(x, doubt, LOG.with_(margin=0.06), history=history),
+        "late_in_doubt": one(x, late, history=history[:, :10]),
+        "instance_in_doubt": one(pods[:, :6], pods[:, 6:] * np.where(np.arange(8) == 2, 1.6, 1.0)[:, None]),
         "not_enough_evidence": one(x[:, :8], y[:, :8], LOG.with_(margin=0.01)),
         "below_margin": one(x, y * 1.06, LOG.with_(margin=0.07)),
         "too_few_points": one(x[:, :3], y[:, :3]),
@@ -305,6 +310,7 @@ def _reached() -> dict[str, ta.Judgement]:
         "no_data": one(nothing, nothing),
         "canary_silent": one(x, quiet),
         "bad_values": one(x, infinite),
+        "baseline_silent": one(quiet, x),
         "constant": one(np.ones((1, 60)), np.ones((1, 60))),
         "hold_only": one(x, y * 1.3, LOG.with_(criticality="hold_only")),
         "not_significant_among_many": ta.judge(many),
@@ -334,3 +340,25 @@ def test_no_reason_of_the_code_is_missing_here() -> None:
     codes = told & set(re.findall(r'"([a-z]+(?:_[a-z]+)+|constant)":', (root / "explain.py").read_text()))
     assert codes <= set(REACHED), codes - set(REACHED)
     assert len(codes) >= 12
+
+
+def test_no_sentence_is_absurd() -> None:
+    assert number(-0.0, "ms") == "0 ms"
+    assert duration(1e9) == "32 years"
+    assert moment(3, (1.7e9, 3600.0)) == "2023-11-15 01:13 UTC"
+    assert moment(3, (1.7e12, 60_000.0)) == "point 4", "milliseconds"
+    x, y = _noise((1, 60), 1), _noise((1, 60), 2)
+    once = ta.compare(x, y * 1.3, spec=LOG, history=_noise((1, 1, 2, 60), 3))
+    assert once.explain(0).endswith("in 0 of 1 comparable window.")
+    never = ta.compare(x, y, spec=LOG.with_(margin=1e-6), step_seconds=60.0)
+    assert never.seconds_to_answer[0] > 1e9
+    assert "would show it" not in never.explain(0)
+
+
+def test_times_in_milliseconds_give_a_sentence() -> None:
+    batch = ta.SeriesBatch([LOG])
+    for arm, factor in (("baseline", 1.0), ("canary", 1.5)):
+        batch.add(ta.Block(arm, 1.7e12, 60_000.0, factor * _noise((1, 40), len(arm))))
+    judged = ta.analyze(batch)
+    assert judged.verdict == FAIL
+    assert "since point 1." in judged.explain()

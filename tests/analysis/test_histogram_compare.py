@@ -56,6 +56,62 @@ def test_a_fall_is_worse_mirrors_the_margins() -> None:
     assert (found.effect < -0.3).all()
 
 
+def with_tail(rng: np.random.Generator, table: np.ndarray, share: float, bin_: int = -1) -> np.ndarray:
+    """Put a share of the requests into one bin."""
+    kept = rng.binomial(table.astype(int), 1.0 - share).astype(float)
+    kept[..., bin_] += table.sum(axis=-1) - kept.sum(axis=-1)
+    return kept
+
+
+@pytest.mark.parametrize("windows", [0, 20])
+@pytest.mark.parametrize("share", [0.02, 0.05])
+def test_a_few_requests_in_the_last_bin_never_pass(share: float, windows: int) -> None:
+    rng = np.random.default_rng(31)
+    x, y = counts(rng, (30, 60)), with_tail(rng, counts(rng, (30, 60)), share)
+    history = None
+    if windows:
+        history = np.stack([counts(rng, (30, windows, 60)), counts(rng, (30, windows, 60))], axis=2)
+    found = ta.compare_histograms(x, y, BOUNDS, spec=SPEC, history=history)
+    assert not (found.verdict == ta.Verdict.PASS).any()
+    told = [i for i in range(30) if found.reason[i] == "tail_regression"]
+    assert len(told) > 15
+    assert found.tail_effect[told].min() > 0.1
+    assert "its worst points are " in found.explain(told[0])
+
+
+def test_the_tail_of_healthy_histograms_stays_quiet() -> None:
+    rng = np.random.default_rng(32)
+    for spec in (SPEC, SPEC.with_(direction="down_is_worse"), SPEC.with_(direction="either")):
+        found = ta.compare_histograms(counts(rng, (200, 60)), counts(rng, (200, 60)), BOUNDS, spec=spec)
+        assert (found.verdict == ta.Verdict.FAIL).mean() <= 0.03
+        assert np.nanmean(found.tail_p_value <= 0.05) <= 0.09
+        assert np.nanmax(np.abs(found.tail_effect)) < 0.2
+
+
+def test_the_tail_is_the_lower_one_where_a_fall_is_worse() -> None:
+    rng = np.random.default_rng(33)
+    x, y = counts(rng, (20, 60)), with_tail(rng, counts(rng, (20, 60)), 0.05, 0)
+    down = ta.compare_histograms(x, y, BOUNDS, spec=SPEC.with_(direction="down_is_worse"))
+    assert not (down.verdict == ta.Verdict.PASS).any()
+    assert (down.tail_effect < -0.1).all()
+    assert (ta.compare_histograms(x, y, BOUNDS, spec=SPEC).verdict == ta.Verdict.PASS).mean() > 0.8
+
+
+def test_a_live_histogram_with_a_tail_does_not_pass() -> None:
+    rng = np.random.default_rng(34)
+    live = ta.LiveEvaluation([SPEC], warm_up=0.0, horizon_seconds=300.0)
+    for arm, share in (("baseline", 0.0), ("canary", 0.03)):
+        for phase, first in (("pre", 0), ("post", 60)):
+            table = with_tail(rng, counts(rng, (60,)), share if phase == "post" else 0.0)
+            live.add(
+                ta.Block(
+                    arm, 1e9 + 5.0 * first, 5.0, np.zeros((0, 60)), phase=phase, histograms={SPEC.name: (BOUNDS, table)}
+                )
+            )
+    judged = live.judge()
+    assert judged.reasons == ("tail_in_doubt",)
+
+
 def blocks(rng: np.random.Generator, slower: float) -> list[ta.Block]:
     out = []
     for arm, factor in (("baseline", 1.0), ("canary", slower)):

@@ -292,3 +292,33 @@ def test_totals_that_no_metric_has_take_no_room_in_the_state():
         live.add(block)
         again.add(block)
     assert same_bytes(again.judge().result, live.judge().result)
+
+
+@pytest.mark.parametrize("onset", [None, 0, 40])
+def test_live_difference_in_differences_agrees_with_the_one_at_once(onset: int | None) -> None:
+    """For every kind: running totals and counts must be differenced as what they count, not as they come."""
+    rng = np.random.default_rng(2)
+    specs = [
+        ta.MetricSpec("p95", "gauge", "up_is_worse"),
+        ta.MetricSpec("hits_total", "counter", "down_is_worse"),
+        ta.MetricSpec("crashes", "count", "up_is_worse"),
+        ta.MetricSpec("cpu_utilization"),
+    ]
+    batch = ta.SeriesBatch(specs)
+    live = ta.LiveEvaluation(specs, warm_up=0.0, horizon_seconds=3600.0, design="difference_in_differences")
+    for arm in ("baseline", "canary"):
+        total = 0.0
+        for phase, first, n in (("pre", 0, 1200), ("post", 1200, 60)):
+            bad = (np.arange(n) >= (n if onset is None else onset)) & (phase == "post") & (arm == "canary")
+            latency = 100.0 * np.exp(rng.normal(0, 0.05, n)) * np.where(bad, 2.0, 1.0)
+            hits = total + np.cumsum(rng.poisson(np.where(bad, 30.0, 100.0)))
+            crashes = rng.poisson(np.where(bad, 20.0, 5.0))
+            used = np.clip(rng.normal(0.5, 0.02, n) + np.where(bad, 0.4, 0.0), 0.0, 1.0)
+            total = float(hits[-1])
+            block = ta.Block(arm, 1e9 + 60.0 * first, 60.0, np.stack([latency, hits, crashes, used]), phase=phase)
+            batch.add(block)
+            live.add(block)
+    wrong = ta.Verdict.PASS if onset is not None else ta.Verdict.FAIL
+    for judged in (ta.analyze(batch, design="difference_in_differences"), live.judge()):
+        assert not (judged.verdicts == wrong).any()
+        assert (judged.verdicts != ta.Verdict.INCONCLUSIVE).sum() >= 3, judged.reasons

@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from tidegate_analysis.kernels.shared import as_floats
+
 Array = NDArray[np.float64]
 
 CLUMP = 12.0
@@ -82,7 +84,7 @@ class CountComparison(NamedTuple):
 
 
 def _matrix(name: str, value: ArrayLike, shape: tuple[int, ...] | None) -> Array:
-    array = np.asarray(value, dtype=np.float64)
+    array = as_floats(name, value)
     if array.ndim != 2:
         raise ValueError(f"{name}: must have the two axes (series, points), not {array.ndim}")
     if shape is not None and array.shape != shape:
@@ -586,7 +588,7 @@ def working_margins(margin: Array, sign: Array, *, absolute: bool) -> tuple[Arra
 
 def per_series(name: str, value: ArrayLike, size: int) -> Array:
     """Return one number per series from one number or an array of them."""
-    array = np.asarray(value, dtype=np.float64)
+    array = as_floats(name, value)
     if array.ndim > 1 or (array.ndim == 1 and array.shape != (size,)):
         raise ValueError(f"{name}: must be a number or one number per series ({size}), not an array of {array.shape}")
     return np.broadcast_to(array, (size,))

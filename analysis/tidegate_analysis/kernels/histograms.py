@@ -16,8 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tidegate_analysis.kernels.shared import as_floats
+
 Array = NDArray[np.float64]
 
+LARGEST = 1e75
+"""Counts and bounds beyond it (bounds below its inverse, too) overflow when they are multiplied."""
 MIN_REQUESTS = 10
 """Requests per scrape and arm below which scrapes are put together."""
 GROUPS = (1, 2, 4, 8, 16)
@@ -33,11 +37,13 @@ def check_bounds(upper_bounds: ArrayLike, name: str = "upper_bounds") -> Array:
     ValueError
         When they are not finite numbers in strictly ascending order.
     """
-    bounds = np.asarray(upper_bounds, dtype=np.float64)
+    bounds = as_floats(name, upper_bounds)
     if bounds.ndim != 1 or bounds.size == 0:
         raise ValueError(f"{name}: must be a row of at least one bound")
     if not np.isfinite(bounds).all():
         raise ValueError(f"{name}: must be finite; the bin above the last bound is implied")
+    if (np.abs(bounds) > LARGEST).any() or ((bounds != 0) & (np.abs(bounds) < 1.0 / LARGEST)).any():
+        raise ValueError(f"{name}: must lie between {1.0 / LARGEST:g} and {LARGEST:g}; choose another unit")
     if not (np.diff(bounds) > 0).all():
         raise ValueError(f"{name}: must be strictly ascending")
     return bounds
@@ -51,13 +57,15 @@ def check_bins(counts: ArrayLike, name: str, bins: int | None = None) -> Array:
     ValueError
         On negative or infinite counts, and when there are not as many bins as there should be.
     """
-    values = np.asarray(counts, dtype=np.float64)
+    values = as_floats(name, counts)
     if values.ndim == 0 or (bins is not None and values.shape[-1] != bins):
         raise ValueError(f"{name}: must have {bins} bins on its last axis (one more than bounds), not {values.shape}")
     if np.isinf(values).any():
         raise ValueError(f"{name}: holds an infinite count; use NaN for a missing one")
     if (values < 0).any():
         raise ValueError(f"{name}: holds a negative count")
+    if (values > LARGEST).any():
+        raise ValueError(f"{name}: holds a count beyond {LARGEST:g}")
     torn = np.isnan(values).any(axis=-1, keepdims=True)
     return np.where(torn, np.nan, values)
 
@@ -319,6 +327,41 @@ def pooled(counts: ArrayLike) -> Array:
     return np.asarray(np.nansum(np.asarray(counts, dtype=np.float64), axis=1))
 
 
+def beyond(counts: Array, last: NDArray[np.int64]) -> Array:
+    """Put bins together to two: up to the bin ``last`` (S,) and beyond it. ``(S, ..., bins)`` gives ``(S, ..., 2)``."""
+    far = np.arange(counts.shape[-1]) > last.reshape(-1, *(1,) * (counts.ndim - 1))
+    return np.stack([np.where(far, 0.0, counts).sum(axis=-1), np.where(far, counts, 0.0).sum(axis=-1)], axis=-1)
+
+
+def last_bin_within(counts: Array, share: float) -> NDArray[np.int64]:
+    """The first bin beyond which at most a ``share`` of the requests lies, ``(S, bins)`` gives ``(S,)``."""
+    above = counts.sum(axis=-1, keepdims=True) - np.cumsum(counts, axis=-1)
+    return np.asarray((above <= share * counts.sum(axis=-1, keepdims=True) * (1.0 + 1e-12)).argmax(axis=-1))
+
+
+def worst_level(counts: Array, levels: Array, share: float) -> Array:
+    """Mean level of the last ``share`` of the requests; ``levels`` (bins,) go with the bins of ``counts`` (S, bins)."""
+    total = counts.sum(axis=-1, keepdims=True)
+    above = total - np.cumsum(counts, axis=-1)
+    weight = np.clip(share * total - above, 0.0, counts)
+    held = weight.sum(axis=-1)
+    out = np.full(held.shape, np.nan)
+    np.divide((weight * levels).sum(axis=-1), held, out=out, where=held > 0)
+    return out
+
+
+def log_middles(bounds: Array) -> Array:
+    """Logarithm of the geometric middle of each bin, ``(B + 1,)``; the open ends are closed by one more step."""
+    return np.asarray(0.5 * (_log_edges(bounds)[1:] + _log_edges(bounds)[:-1]))
+
+
+def _log_edges(bounds: Array) -> Array:
+    edges = _edges(bounds)
+    if edges[0] <= 0:
+        edges[0] = bounds[0] / 10.0
+    return np.asarray(np.log(edges))
+
+
 # --- back to the metric's unit ---
 
 
@@ -413,10 +456,7 @@ def scale_map(counts: ArrayLike, upper_bounds: ArrayLike) -> ScaleMap:
     values = np.nan_to_num(check_bins(counts, "counts", bounds.size + 1), nan=0.0)
     total = values.sum(axis=-1, keepdims=True)
     share = np.divide(values, total, out=np.zeros(values.shape), where=total > 0)
-    edges = _edges(bounds)
-    if edges[0] <= 0:
-        edges[0] = bounds[0] / 10.0
-    log_edges = np.log(edges)
+    log_edges = _log_edges(bounds)
     # cut[g, i, k]: share of bin i that lies below bound k after multiplication by factor g.
     low, high = log_edges[:-1], log_edges[1:]
     cut = (np.log(bounds)[None, None, :] - _FACTORS[:, None, None] - low[None, :, None]) / (high - low)[None, :, None]

@@ -121,7 +121,7 @@ class CountWatch:
             "low": seen.low,
             "high": seen.high,
             "p": np.exp(-np.where(shown, self.run["beyond"], self.run["best"])),
-            "p_pass": np.exp(-np.nan_to_num(seen.log_e_pass, nan=0.0)),
+            "p_pass": np.exp(-np.maximum(np.nan_to_num(seen.log_e_pass, nan=0.0), 0.0)),
             "n": seen.n_effective,
             "base": described.baseline_level,
             "canary": described.canary_level,

@@ -7,7 +7,7 @@ import numpy as np
 from tidegate_analysis import contrast as contrasts
 from tidegate_analysis.before_after import ENOUGH_MOMENTS, HORIZON_MINUTES, LEVEL_MINUTES, RANK_MOMENTS
 from tidegate_analysis.decide import Policy, tail_p
-from tidegate_analysis.kernels import placebo, scan, sequential
+from tidegate_analysis.kernels import dependence, placebo, scan, sequential
 from tidegate_analysis.prepare import to_scale
 from tidegate_analysis.watches import (
     FIRST_LOOK,
@@ -76,6 +76,11 @@ class ScanWatch:
     def alone(self) -> Bools:
         """Series whose past is too short for moments, (series,)."""
         return np.asarray(self.learnt["independent"] < ENOUGH_MOMENTS)
+
+    @property
+    def scanning(self) -> Bools:
+        """Which series have past enough to look at every window."""
+        return ~self.alone
 
     def _layout(self) -> tuple[int, scan.Layout]:
         numbers = self.learnt["plan"].astype(np.int64)
@@ -171,7 +176,10 @@ class ScanWatch:
             rows = ~self.alone & (a["scale"][:, j] > 0)
             blocks = scan.block_means(self._after(policy, y)[:, : now * size], size, a["rare"] > 0)
             mean = scan.window_means(blocks, np.array([0]), np.array([now]))[:, 0]
-            estimate = np.where(rows, mean - a["level"] - a["centre"][:, j], np.nan)
+            # Where too few blocks are there for a mean of them, the points themselves are told, without bounds.
+            told = np.where(np.isnan(mean), dependence.trimmed_mean(self._after(policy, y)), mean)
+            estimate = np.where(rows, told - a["level"] - a["centre"][:, j], np.nan)
+            rows &= ~np.isnan(mean)
             df = np.maximum(a["independent"] - 1.0, 1.0)
             unit = a["scale"][:, j] * np.sqrt(plan.blocks / max(int(plan.last[j]), 1))
             to_null = np.where(rows, sequential.boundary(fail_level, df) * unit, np.nan)
