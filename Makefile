@@ -9,7 +9,7 @@ PROTOS_VENV := .cache/protos-venv
 PROTOS_STAMP := $(PROTOS_VENV)/.grpcio-tools-1.80.0
 PIP := -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo serve test test-all bench bench-accuracy lint format protos protos-check clean
+.PHONY: help demo serve test test-all bench bench-accuracy lint format pictures protos protos-check clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 18
@@ -21,12 +21,12 @@ $(VENV)/bin/python:
 	@$(PY) $(PIP) install --upgrade pip
 
 $(RUN_STAMP): pyproject.toml | $(VENV)/bin/python
-	@echo "installing Tidegate"
+	@echo "installing Tidegate (a minute or so)"
 	@$(PY) $(PIP) install --editable .
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml | $(VENV)/bin/python
-	@echo "installing Tidegate and the tools for its tests"
+	@echo "installing Tidegate and the tools for its tests (a minute or so)"
 	@$(PY) $(PIP) install --editable '.[dev]'
 	@touch $@ $(RUN_STAMP)
 
@@ -62,6 +62,9 @@ lint: $(DEV_STAMP) ## ruff, mypy --strict, buf lint
 format: $(DEV_STAMP) ## Format the code
 	@$(VENV)/bin/ruff check --fix --quiet . || true
 	@$(VENV)/bin/ruff format --quiet .
+
+pictures: $(DEV_STAMP) ## The pictures of the documentation
+	@$(PY) docs/pictures/forming.py
 
 protos: $(PROTOS_STAMP) ## Write the stubs beside their protos
 	@$(PROTOS_VENV)/bin/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos protos/tidegate/v1/*.proto

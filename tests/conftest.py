@@ -7,10 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tidegate_server.app import Server
 from tidegate_server.store.local_postgres import LocalPostgres, PostgresMissingError
 
 from tests.server.harness import Caller, Serving
+
+# How long an example takes says more of the machine than of the code. CI tries the same examples every time: what it
+# refuses must be of the change, not of the draw.
+settings.register_profile(
+    "tidegate",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("tidegate")
 
 
 @pytest.fixture(scope="session", autouse=True)

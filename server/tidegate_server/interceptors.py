@@ -153,19 +153,23 @@ class ErrorInterceptor(Interceptor):
         @contextlib.asynccontextmanager
         async def guard(context: Context) -> AsyncIterator[None]:
             try:
-                yield
-            except RequestError as error:
-                await abort(context, error)
-            except (asyncio.CancelledError, grpc.aio.AbortError):
-                raise
-            except Exception as error:
-                incident = uuid.uuid4().hex[:12]
-                log.error("unforeseen error", method=method, incident=incident, exception=error)
-                message = f"an error that was not foreseen; the server's log tells more under incident={incident}"
-                await abort(
-                    context,
-                    RequestError(Code.INTERNAL, "INTERNAL", message, metadata={"incident": incident}),
-                )
+                try:
+                    yield
+                except RequestError as error:
+                    await abort(context, error)
+                except (asyncio.CancelledError, grpc.aio.AbortError, grpc.aio.InternalError):
+                    raise
+                except Exception as error:
+                    incident = uuid.uuid4().hex[:12]
+                    log.error("unforeseen error", method=method, incident=incident, exception=error)
+                    message = f"an error that was not foreseen; the server's log tells more under incident={incident}"
+                    await abort(
+                        context,
+                        RequestError(Code.INTERNAL, "INTERNAL", message, metadata={"incident": incident}),
+                    )
+            except grpc.aio.InternalError:
+                # gRPC could not send an answer or a refusal: the client left while it was on its way.
+                raise asyncio.CancelledError from None
 
         return guard
 

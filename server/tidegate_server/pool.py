@@ -16,7 +16,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
@@ -80,14 +80,12 @@ class AnalysisPool:
         """
         context = get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
-        with _environment(dict.fromkeys(_ONE_THREAD, "1")):
-            executors = [self._executor() for _ in range(self.size)]
-            try:
-                with _no_main_module():
-                    first = [executor.submit(_warm) for executor in executors]
-                    pids = [future.result() for future in first]
-            except BrokenProcessPool:
-                raise WorkerLostError("an analysis process died while it started") from None
+        executors = [self._executor() for _ in range(self.size)]
+        try:
+            first = [_begin(executor) for executor in executors]
+            pids = [future.result() for future in first]
+        except BrokenProcessPool:
+            raise WorkerLostError("an analysis process died while it started") from None
         self._slots = [_Slot(executor, pid) for executor, pid in zip(executors, pids, strict=True)]
 
     @property
@@ -167,8 +165,7 @@ class AnalysisPool:
             return
         fresh = slot.executor = self._executor()
         dead.shutdown(wait=False)
-        with _environment(dict.fromkeys(_ONE_THREAD, "1")), _no_main_module():
-            first = fresh.submit(_warm)
+        first = _begin(fresh)
 
         def told(_: object) -> None:
             # The process dies before it tells: whoever runs something next finds it dead, and replaces it.
@@ -191,6 +188,18 @@ class AnalysisPool:
     @staticmethod
     def _executor() -> ProcessPoolExecutor:
         return ProcessPoolExecutor(max_workers=1, mp_context=get_context("forkserver"), initializer=_settle)
+
+
+def _begin(executor: ProcessPoolExecutor) -> Future[int]:
+    """Start the process of an executor, and return what will be its pid once it is warm."""
+    with _environment(dict.fromkeys(_ONE_THREAD, "1")), _no_main_module():
+        first = executor.submit(_warm)
+    # Its ends of the pipes are for the process alone. While they are open here too, a process that is killed in the
+    # middle of an answer looks as if it were still writing it, and this one waits for the rest and cannot end.
+    inner: Any = executor
+    inner._result_queue._writer.close()  # noqa: SLF001 - there is no other way to them
+    inner._call_queue._reader.close()  # noqa: SLF001
+    return first
 
 
 def _settle() -> None:

@@ -39,7 +39,7 @@ def slow(totals: list[float]) -> tuple[list[float], int, int, int]:
 SAMPLES = st.one_of(st.integers(0, 50).map(float), st.sampled_from([NAN, -1.0, math.inf, 1e12]))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(st.lists(SAMPLES, max_size=14))
 def test_they_equal_a_loop(totals: list[float]) -> None:
     want, resets, gaps, bad = slow(totals)

@@ -293,7 +293,7 @@ def test_under_five_events_nothing_is_claimed_at_even_shares(events: int) -> Non
         assert got.pass_p_value[0] > 0.05
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     st.lists(
         st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(1, 99), st.integers(1, 99)),

@@ -159,7 +159,7 @@ BAD = [np.inf, -np.inf, np.nan, -1.0, 0.0, 1e200, 1e6, 5000.0]
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name != "instances"])
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10, derandomize=True)
 @given(
     seed=st.integers(0, 2**32 - 1),
     factor=st.floats(1.15, 2.0),
@@ -185,7 +185,7 @@ def test_more_bad_points_of_the_canary_never_turn_fail_into_pass(
 
 
 @pytest.mark.parametrize("name", ["compare", "compare with history", "before/after", "stream"])
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10, derandomize=True)
 @given(
     seed=st.integers(0, 2**32 - 1),
     factor=st.floats(1.15, 2.0),

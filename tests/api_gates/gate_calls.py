@@ -21,7 +21,7 @@ from tidegate.v1 import (
 )
 from tidegate_server.api.blocks import encode_block
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 STEP = 10.0
 _numbers = itertools.count(1)
 

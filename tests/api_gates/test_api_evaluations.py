@@ -117,7 +117,7 @@ def test_an_alert_ends_a_watch_at_once(calls):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         watched = pool.submit(watch, calls, made.name)
         push(calls, service, "ALERT")
-        done = watched.result(20)[-1].evaluation
+        done = watched.result(60)[-1].evaluation
     assert (done.state, done.verdict) == (DONE, FAIL)
 
 

@@ -123,7 +123,7 @@ def test_whatever_ends_the_demo_ends_its_processes(number: signal.Signals) -> No
         rest = demo.stderr.read()
     assert demo.returncode == (-signal.SIGKILL if number == signal.SIGKILL else Exit.INTERRUPTED)
     assert "Traceback" not in rest
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 60.0
     while not all(ended(pid) for pid in pids):
         assert time.monotonic() < deadline, [pid for pid in pids if not ended(pid)]
         time.sleep(0.02)

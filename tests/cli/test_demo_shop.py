@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import os
 import signal
@@ -30,7 +31,7 @@ def start_shop(children: processes.Children, version: str = "v1") -> int:
     return int(children.first_line(children.start("tidegate_server.demo.shop", version), "the shop"))
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -49,7 +50,7 @@ def gone(pid: int) -> bool:
 
 
 def request(port: int, text: str) -> str:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(text.encode())
         answer = b""
         while b"\r\n\r\n" not in answer:
@@ -117,7 +118,7 @@ def test_a_running_shop_answers_and_counts(children: processes.Children) -> None
     assert request(port, "GET /nothing HTTP/1.1\r\n\r\n").startswith("HTTP/1.1 404")
     assert request(port, "POST /cart HTTP/1.1\r\n\r\n").startswith("HTTP/1.1 405")
     assert request(port, "GET /" + "x" * 20_000).startswith("HTTP/1.1 431")
-    assert scrape.parse(scrape.fetch(port, timeout=5))["/cart"].requests == 1
+    assert scrape.parse(scrape.fetch(port, timeout=60))["/cart"].requests == 1
 
 
 def test_users_reach_both_arms_and_move_on(children: processes.Children) -> None:
@@ -125,7 +126,7 @@ def test_users_reach_both_arms_and_move_on(children: processes.Children) -> None
     users = children.start("tidegate_server.demo.traffic", "300")
 
     def requests(port: int) -> float:
-        return sum(totals.requests for totals in scrape.parse(scrape.fetch(port, timeout=5)).values())
+        return sum(totals.requests for totals in scrape.parse(scrape.fetch(port, timeout=60)).values())
 
     processes.tell(users, f"{ports[0]} {ports[1]}")
     assert until(lambda: requests(ports[0]) > 20 and requests(ports[1]) > 20)
@@ -134,7 +135,11 @@ def test_users_reach_both_arms_and_move_on(children: processes.Children) -> None
     assert until(lambda: requests(ports[2]) > 20)
 
 
-def test_scraper_makes_columns_on_one_clock_and_gaps_of_failures(children: processes.Children) -> None:
+def test_scraper_makes_columns_on_one_clock_and_gaps_of_failures(
+    children: processes.Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A page that is late would be a gap too.
+    monkeypatch.setattr(scrape, "fetch", functools.partial(scrape.fetch, timeout=60))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         silent = closed.getsockname()[1]
@@ -174,12 +179,16 @@ def test_a_child_that_cannot_start_says_why(children: processes.Children) -> Non
         children.first_line(child, "the shop")
 
 
-def test_children_end_with_the_block_even_those_that_refuse() -> None:
-    with processes.Children(grace_seconds=0.2) as children:
+def test_children_end_by_themselves_with_the_block() -> None:
+    with processes.Children(grace_seconds=60) as children:
         polite = children.start("tidegate_server.demo.shop", "v1")
-        stubborn = children.start("timeit", "-n1", "-r1", "import time; time.sleep(600)")
         children.first_line(polite, "the shop")
     assert polite.returncode == 0
+
+
+def test_children_that_refuse_to_end_are_killed() -> None:
+    with processes.Children(grace_seconds=0.2) as children:
+        stubborn = children.start("timeit", "-n1", "-r1", "import time; time.sleep(600)")
     assert stubborn.returncode == -signal.SIGKILL
 
 

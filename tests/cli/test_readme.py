@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ from tests.interop.test_interop_node import modules as node_modules  # noqa: F40
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
 ADDRESS = "127.0.0.1:7443"
 
 
@@ -28,7 +29,7 @@ def test_python_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
     code = next(code for code in snippets("python") if ADDRESS not in code)
     exec(compile(code, "README.md", "exec"), {})
     said = capsys.readouterr().out
-    assert said.startswith("FAIL - ")
+    assert said.startswith("FAIL (1 of 2 metrics): ")
     assert re.search(r"checkout_latency_p95 is \d+ % above the baseline", said)
 
 
@@ -62,11 +63,42 @@ def test_node_over_grpc(server: Server, node_modules: Path, tmp_path: Path) -> N
         assert done.stdout.startswith("VERDICT_FAIL DECISION_HALT FAIL: checkout_latency_p95")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def anchors(page: Path) -> set[str]:
+    """The fragments of a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            path, _, fragment = target.partition("#")
+            found = page.parent / path if path else page
+            assert found.exists(), f"{page.name} links to {target}"
+            assert not fragment or fragment in anchors(found), f"{page.name} links to {target}"
+
+
+def test_the_readme_shows_the_walkthrough_as_it_is() -> None:
+    script = (ROOT / "docs" / "examples" / "gate" / "walkthrough.sh").read_text(encoding="utf-8")
+    steps = script[script.index("tidegate gate apply") :]
+    shown = next(code for code in snippets("sh") if "tidegate gate apply" in code)
+    kept = [line for line in steps.splitlines() if line and not line.startswith("# Follows")]
+    assert [line for line in shown.splitlines() if line] == ["cd docs/examples/gate", *kept]
+
+
+def test_the_picture_shows_the_verdicts_of_the_recordings() -> None:
+    pytest.importorskip("matplotlib")
+    spec = importlib.util.spec_from_file_location("forming", ROOT / "docs" / "pictures" / "forming.py")
+    assert spec is not None
+    assert spec.loader is not None
+    forming = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(forming)
+    picture = (ROOT / "docs" / "pictures" / "forming.svg").read_text(encoding="utf-8")
+    for name, verdict in (("healthy", "PASS"), ("faulty", "FAIL")):
+        assert forming.looks(name)[-1][4] == verdict
+        assert re.search(rf">{verdict} after [\d.]+ s<", picture), "make pictures draws it anew"
 
 
 def test_every_command_and_exit_code_is_told() -> None:

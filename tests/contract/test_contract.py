@@ -247,7 +247,7 @@ BY_NAME = {descriptor.name: descriptor for descriptor in messages()}
     ["AnalyzeRequest", "AnalyzeResponse", "StreamEvaluationRequest", "StreamEvaluationResponse", "Rule"],
 )
 def test_any_message_round_trips(name: str) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(strategy_of(BY_NAME[name]))
     def check(message: Message) -> None:
         check_round_trip(message)

@@ -24,7 +24,7 @@ from tidegate_server.gates.ports import AuditRecord
 from tidegate_server.store import Store
 
 AUDIT = AuditRecord(0.0, "test", "test", "test")
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def saw(verdict: Verdict | None, *, settled: bool = True) -> Observation:

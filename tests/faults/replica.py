@@ -71,6 +71,6 @@ class Replica:
     def kill(self) -> None:
         if self._process is not None and self._process.pid is not None:
             os.kill(self._process.pid, signal.SIGKILL)
-            self._process.join(10)
+            self._process.join(60)
             assert self._process.exitcode == -signal.SIGKILL
         self._process = None

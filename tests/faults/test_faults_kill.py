@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 import uuid
 
 import pytest
@@ -14,9 +15,10 @@ from tidegate_server.store import Store
 LEASE = 1.0
 
 
-async def _at_work(store: Store, replicas: list[Replica]) -> list[Replica]:
-    """Waits a moment for replicas that hold a lease: a kill in the middle of a look is the one that matters."""
-    for _ in range(100):
+async def _at_work(store: Store, replicas: list[Replica], seconds: float) -> list[Replica]:
+    """Waits for replicas that hold a lease: a kill in the middle of a look is the one that matters."""
+    patience = time.monotonic() + seconds
+    while time.monotonic() < patience:
         owners = await leased(store)
         found = [replica for replica in replicas if any(f":{replica.pid}:" in owner for owner in owners)]
         if found:
@@ -40,7 +42,8 @@ async def _disturbed(url: str, count: int, kills: int, watch_seconds: float, see
         feeding = asyncio.create_task(cases.feed(watch_seconds / 4))
         for _ in range(kills):
             await asyncio.sleep(rng.uniform(0.05, 0.9 * watch_seconds / kills))
-            victim = rng.choice(await _at_work(store, replicas) or replicas)
+            # Until one kill has struck there is work to come; later there may be none left.
+            victim = rng.choice(await _at_work(store, replicas, 1.0 if struck else 60.0) or replicas)
             await asyncio.to_thread(victim.kill)
             struck += bool(await leased(store))
             await asyncio.to_thread(victim.start)

@@ -24,7 +24,6 @@ FAIL = findings_pb2.VERDICT_FAIL
 SUCCEEDED = evaluations_pb2.EVALUATION_STATE_SUCCEEDED
 CANARY_IS_SLOWER = 1.6
 UNLIMITED = 1_073_741_823
-DEPLOYED = int(time.time()) - 900
 
 
 def _series(points: int = 60):
@@ -36,42 +35,49 @@ def _series(points: int = 60):
     return arms
 
 
-def _written(evaluation: str, low: int, high: int, sequence: int, *, complete: bool) -> es.WriteSeriesRequest:
+def _written(
+    evaluation: str, deployed: int, low: int, high: int, sequence: int, *, complete: bool
+) -> es.WriteSeriesRequest:
     arms = _series()
     blocks = [
-        block(arm, values[:, low:high], start=DEPLOYED + low * 10.0, sequence=sequence + k, metrics=("p95",))
+        block(arm, values[:, low:high], start=deployed + low * 10.0, sequence=sequence + k, metrics=("p95",))
         for k, (arm, values) in enumerate(zip(("baseline", "canary"), arms, strict=True))
     ]
     return es.WriteSeriesRequest(name=evaluation, writer="w", blocks=blocks, complete=complete)
 
 
-def _start(service: str, rule, request_id: str = "") -> es.StartEvaluationRequest:
+def _start(service: str, rule, deployed: int, request_id: str = "") -> es.StartEvaluationRequest:
     request = es.StartEvaluationRequest(request_id=request_id)
     request.deployment.service, request.deployment.environment = service, "prod"
     request.deployment.version = "2"
-    request.deployment.start_time.FromSeconds(DEPLOYED)
+    request.deployment.start_time.FromSeconds(deployed)
     request.inline_rules.rules.add().CopyFrom(rule)
     return request
+
+
+def _watching() -> es.StartEvaluationRequest:
+    return _start(fresh(), monitor_rule("*", duration=7200.0), int(time.time()))
 
 
 def test_a_server_that_is_killed_goes_on_where_it_was(tmp_path):
     """What was answered is kept: the evaluation, its points, and the answer to a repeated request."""
     options = ("--store-url", str(tmp_path / "tidegate.db"), "--lease-seconds", "1")
-    request = _start(fresh(), regression_rule("p95", horizon=1500.0), request_id=uuid.uuid4().hex)
+    deployed = int(time.time()) - 900
+    request = _start(fresh(), regression_rule("p95", horizon=1500.0), deployed, uuid.uuid4().hex)
     with serve(*options) as first:
         calls = Calls(first.line("listening")["address"])
         started = calls.evaluations.StartEvaluation(request).evaluation
-        calls.evaluations.WriteSeries(_written(started.name, 0, 2, 1, complete=False))
+        calls.evaluations.WriteSeries(_written(started.name, deployed, 0, 2, 1, complete=False))
         first.process.kill()
-        first.process.wait(30)
+        first.process.wait(60)
         calls.close()
     with serve(*options) as second:
         calls = Calls(second.line("listening")["address"])
         again = calls.evaluations.StartEvaluation(request).evaluation
         assert again.name == started.name
-        receipt = calls.evaluations.WriteSeries(_written(started.name, 0, 2, 1, complete=False))
+        receipt = calls.evaluations.WriteSeries(_written(started.name, deployed, 0, 2, 1, complete=False))
         assert receipt.acknowledged_sequence == 2, "the points of before are known"
-        calls.evaluations.WriteSeries(_written(started.name, 2, 60, 3, complete=True))
+        calls.evaluations.WriteSeries(_written(started.name, deployed, 2, 60, 3, complete=True))
         last = None
         for update in calls.evaluations.WatchEvaluation(es.WatchEvaluationRequest(name=started.name)):
             last = update.evaluation
@@ -102,12 +108,12 @@ def test_a_full_disk_is_told_to_callers_and_health(full):
     health = health_pb2_grpc.HealthStub(calls.channel)
     request = health_pb2.HealthCheckRequest(service="tidegate.v1.EvaluationService")
 
-    taken = [calls.evaluations.StartEvaluation(_start(fresh(), monitor_rule("*", duration=7200.0))).evaluation]
+    taken = [calls.evaluations.StartEvaluation(_watching()).evaluation]
     limit[0] = 1
     refusal = None
     for _ in range(500):
         try:
-            made = calls.evaluations.StartEvaluation(_start(fresh(), monitor_rule("*", duration=7200.0)))
+            made = calls.evaluations.StartEvaluation(_watching())
             taken.append(made.evaluation)
         except grpc.RpcError as error:
             refusal = error
@@ -119,8 +125,8 @@ def test_a_full_disk_is_told_to_callers_and_health(full):
     for one in taken:
         assert calls.evaluations.GetEvaluation(es.GetEvaluationRequest(name=one.name)).evaluation.name == one.name
     limit[0] = UNLIMITED
-    assert calls.evaluations.StartEvaluation(_start(fresh(), monitor_rule("*", duration=7200.0))).evaluation.name
-    watch = health.Watch(request, timeout=30)
+    assert calls.evaluations.StartEvaluation(_watching()).evaluation.name
+    watch = health.Watch(request, timeout=60)
     for answer in watch:
         if answer.status == health_pb2.HealthCheckResponse.SERVING:
             break

@@ -280,7 +280,7 @@ looks = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(looks)
 def test_whatever_is_seen_it_ends_and_failures_latch(steps):
     made = start(monitor(), regression(), Rule("extra", MonitorCheck("a"), mode=RuleMode.DRY_RUN))

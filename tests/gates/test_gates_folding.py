@@ -98,7 +98,7 @@ finished = st.lists(
 ).map(lambda pairs: [result(f"r{k}", verdict, mode) for k, (verdict, mode) in enumerate(pairs)])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rules, st.randoms(use_true_random=False))
 def test_order_does_not_matter(results, random):
     shuffled = list(results)
@@ -106,13 +106,13 @@ def test_order_does_not_matter(results, random):
     assert fold(shuffled) is fold(results)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(finished)
 def test_a_failing_enforcing_rule_never_makes_it_better(results):
     assert fold([*results, result("more", F)]) is F
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(finished, st.sampled_from(list(Verdict)), st.sampled_from([RuleMode.ENFORCE, RuleMode.HOLD_ONLY]))
 def test_another_counting_rule_never_makes_it_better(results, verdict, mode):
     counting = [one for one in results if one.mode is not RuleMode.DRY_RUN]
@@ -123,13 +123,13 @@ def test_another_counting_rule_never_makes_it_better(results, verdict, mode):
         assert BADNESS[after] >= BADNESS[before]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rules, st.sampled_from([P, F, N, E, None]))
 def test_a_dry_run_rule_never_changes_the_verdict(results, verdict):
     assert fold([*results, result("more", verdict, RuleMode.DRY_RUN)]) is fold(results)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rules)
 def test_fail_stays_fail_however_the_open_rules_end(results):
     if fold(results) is F:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -37,18 +38,26 @@ def modules() -> Path:
             missing(f"{program} is not installed")
     lock = (HERE / "package-lock.json").read_bytes()
     folder = ROOT / ".cache" / "node" / hashlib.sha256(lock).hexdigest()[:16]
-    if not (folder / "installed").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(HERE / name, folder)
-        done = subprocess.run(
-            ["npm", "ci", "--ignore-scripts"], cwd=folder, capture_output=True, text=True, timeout=300, check=False
-        )
-        if done.returncode != 0:
-            missing(f"npm ci failed: {done.stderr.strip()[-500:]}")
-        (folder / "installed").touch()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Tests run in several processes: one installs, the others wait for it and find it done.
+    with folder.with_suffix(".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not (folder / "installed").exists():
+            install(folder)
     return folder / "node_modules"
+
+
+def install(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name in ("package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(HERE / name, folder)
+    done = subprocess.run(
+        ["npm", "ci", "--ignore-scripts"], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    if done.returncode != 0:
+        missing(f"npm ci failed: {done.stderr.strip()[-500:]}")
+    (folder / "installed").touch()
 
 
 @pytest.fixture(scope="module")

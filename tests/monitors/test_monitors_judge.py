@@ -411,7 +411,7 @@ spans = st.lists(st.tuples(st.sampled_from(list(MonitorState)), st.integers(0, 6
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(spans, st.lists(st.integers(0, 600), max_size=6))
 def test_looks_in_between_never_change_the_answer(pairs, looks):
     states = [(OK, LONG_AGO), *((state, float(time)) for time, state in pairs)]
@@ -421,7 +421,7 @@ def test_looks_in_between_never_change_the_answer(pairs, looks):
     assert final.verdict is Verdict.FAIL or Verdict.FAIL not in early
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(spans)
 def test_an_alert_in_the_window_always_fails(pairs):
     states = [(OK, LONG_AGO), *((state, float(time)) for time, state in pairs)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ import tidegate_analysis as ta
 from google.protobuf.timestamp_pb2 import Timestamp
 from tidegate.v1 import deployments_pb2, findings_pb2, metrics_pb2
 from tidegate.v1 import evaluation_service_pb2 as es
+from tidegate_server import worker
 from tidegate_server.api.blocks import encode_block
 from tidegate_server.api.evaluations import ANALYSIS_SECONDS
 
+from tests.server import held
 from tests.server.harness import START, STEP, Caller, Serving, arms, block, refused, request, specs
 
 
@@ -299,15 +303,17 @@ def test_limits_tell_their_name_and_value(serving: Serving) -> None:
         assert series.metadata == {"limit": "max_series", "value": "8", "got": "10"}
 
 
-def test_no_more_analyses_at_once_than_allowed(serving: Serving) -> None:
+def test_no_more_analyses_at_once_than_allowed(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    let_go = tmp_path / "go"
+    monkeypatch.setattr(worker, "analyze", functools.partial(held.analyze, str(let_go)))
     with serving.server(max_concurrent_analyses=1) as server, Caller(server.target) as caller:
-        rows, points = 400, 200
-        big = request(*arms(metrics=rows, points=points), metrics=specs([f"m{k}" for k in range(rows)]))  # type: ignore[arg-type]
-        calls = [caller.stub.Analyze.future(big, timeout=60) for _ in range(6)]
-        outcomes = [call.exception() for call in calls]
+        calls = [caller.stub.Analyze.future(request(*arms()), timeout=60) for _ in range(6)]
+        serving.until(lambda: sum(call.done() for call in calls) == 5)
+        let_go.touch()
         turned_away = [refused(call.result) for call in calls if call.exception() is not None]
-        assert len(turned_away) >= 1
-        assert None in outcomes
+        assert len(turned_away) == 5
         for refusal in turned_away:
             assert (refusal.code, refusal.metadata["limit"]) == ("RESOURCE_EXHAUSTED", "max_concurrent_analyses")
             assert refusal.retry

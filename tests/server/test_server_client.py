@@ -21,7 +21,7 @@ from tidegate_server.client import MAX_UNACKNOWLEDGED, TidegateClient, TidegateE
 from tidegate_server.errors import Code, RequestError, Violation
 from tidegate_server.interceptors import to_status
 
-from tests.server.harness import START, STEP, Serving, arms, specs
+from tests.server.harness import PATIENCE, START, STEP, Serving, arms, specs
 
 T = TypeVar("T")
 SERVICE = evaluation_service_pb2.DESCRIPTOR.services_by_name["EvaluationService"]
@@ -79,7 +79,7 @@ def test_analyze_sends_what_was_given(channel: Any) -> None:
     )
     _, request, rpc = channel.take_unary_unary(ANALYZE)
     rpc.terminate(answer, (), grpc.StatusCode.OK, "")
-    assert call.result(10) == answer
+    assert call.result(PATIENCE) == answer
     assert [metric.name for metric in request.metrics] == ["a", "b"]
     assert request.metrics[0].margin == 0.1
     assert request.design == metrics_pb2.DESIGN_CONCURRENT
@@ -102,7 +102,7 @@ def test_a_refusal_is_told_in_full(channel: Any) -> None:
     trailing, code, details = status_of(refusal)
     rpc.terminate(None, trailing, code, details)
     with pytest.raises(TidegateError) as caught:
-        call.result(10)
+        call.result(PATIENCE)
     error = caught.value
     assert (error.code, error.reason, error.message) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "no")
     assert error.metadata == {"a": "b"}
@@ -118,7 +118,7 @@ def test_a_stream_on_the_testing_channel(channel: Any) -> None:
     assert opened.open.options.horizon.seconds == 60
     assert opened.open.options.HasField("warm_up")
     rpc.send_response(es.StreamEvaluationResponse(opened=es.EvaluationOpened(evaluation_id="e1")))
-    stream = opening.result(10)
+    stream = opening.result(PATIENCE)
     assert stream.evaluation_id == "e1"
     assert [stream.send(one) for one in blocks(x, y)] == [1, 2]
     assert [rpc.take_request().block.sequence for _ in range(2)] == [1, 2]
@@ -131,12 +131,12 @@ def test_a_stream_on_the_testing_channel(channel: Any) -> None:
     updates = iter(stream)
     assert next(updates) == update
     assert stream.acknowledged_sequence == 2
-    finishing = aside(lambda: stream.finish(10))
+    finishing = aside(lambda: stream.finish(PATIENCE))
     assert rpc.take_request().WhichOneof("message") == "finish"
     final = es.VerdictUpdate(verdict=findings_pb2.VERDICT_PASS, final=True)
     rpc.send_response(es.StreamEvaluationResponse(update=final))
     rpc.terminate((), grpc.StatusCode.OK, "")
-    assert finishing.result(10) == final
+    assert finishing.result(PATIENCE) == final
     assert list(updates) == [final]
     with pytest.raises(ValueError, match="finished already"):
         stream.send(blocks(x, y)[0])
@@ -149,7 +149,7 @@ def test_a_lost_stream_is_resumed_and_what_was_not_acknowledged_is_sent_again(ch
     _, rpc = channel.take_stream_stream(STREAM)
     rpc.take_request()
     rpc.send_response(es.StreamEvaluationResponse(opened=es.EvaluationOpened(evaluation_id="e1")))
-    stream = opening.result(10)
+    stream = opening.result(PATIENCE)
     for one in blocks(x, y) * 2:
         stream.send(one)
     rpc.terminate((), grpc.StatusCode.UNAVAILABLE, "connection lost")
@@ -158,11 +158,11 @@ def test_a_lost_stream_is_resumed_and_what_was_not_acknowledged_is_sent_again(ch
     resumed = es.EvaluationOpened(evaluation_id="e1", acknowledged_sequence=3)
     again.send_response(es.StreamEvaluationResponse(opened=resumed))
     assert again.take_request().block.sequence == 4
-    finishing = aside(lambda: stream.finish(10))
+    finishing = aside(lambda: stream.finish(PATIENCE))
     assert again.take_request().WhichOneof("message") == "finish"
     again.send_response(es.StreamEvaluationResponse(update=es.VerdictUpdate(final=True, sequence=4)))
     again.terminate((), grpc.StatusCode.OK, "")
-    assert finishing.result(10).sequence == 4
+    assert finishing.result(PATIENCE).sequence == 4
 
 
 def test_a_stream_that_was_refused_says_so_everywhere(channel: Any) -> None:
@@ -170,10 +170,10 @@ def test_a_stream_that_was_refused_says_so_everywhere(channel: Any) -> None:
     opening = aside(lambda: client.stream(specs()))
     _, rpc = channel.take_stream_stream(STREAM)
     rpc.send_response(es.StreamEvaluationResponse(opened=es.EvaluationOpened(evaluation_id="e1")))
-    stream = opening.result(10)
+    stream = opening.result(PATIENCE)
     trailing, code, details = status_of(RequestError(Code.ABORTED, "EVALUATION_TAKEN_OVER", "gone"))
     rpc.terminate(trailing, code, details)
-    for use in (lambda: list(stream), lambda: stream.send(blocks(*arms())[0]), lambda: stream.finish(10)):
+    for use in (lambda: list(stream), lambda: stream.send(blocks(*arms())[0]), lambda: stream.finish(PATIENCE)):
         with pytest.raises(TidegateError, match="gone") as caught:
             use()
         assert caught.value.reason == "EVALUATION_TAKEN_OVER"
@@ -185,7 +185,7 @@ def test_an_evaluation_against_a_real_server(server: Server) -> None:
         for k in range(40):
             for one in blocks(x[:, k : k + 1], y[:, k : k + 1], k):
                 stream.send(one)
-        final = stream.finish(20)
+        final = stream.finish(PATIENCE)
         assert final.verdict == findings_pb2.VERDICT_FAIL
         assert list(stream)[-1] == final
         assert stream.acknowledged_sequence == 80
@@ -206,7 +206,7 @@ def test_a_connection_that_breaks_is_not_noticed_by_the_user(serving: Serving) -
                 serving.loop.call_soon_threadsafe(break_off, feeder, lost)
             for one in blocks(x[:, k : k + 1], y[:, k : k + 1], k):
                 stream.send(one)
-        final = stream.finish(20)
+        final = stream.finish(PATIENCE)
     assert final.sequence == 80
     live = ta.LiveEvaluation(specs(), design="concurrent", warm_up=0.0)
     for one in blocks(x, y):
@@ -222,7 +222,7 @@ def break_off(feeder: Any, error: Exception) -> None:
 
 
 def test_a_server_that_is_not_there() -> None:
-    with TidegateClient("127.0.0.1:1", timeout=5.0) as client:
+    with TidegateClient("127.0.0.1:1", timeout=PATIENCE) as client:
         with pytest.raises(TidegateError) as caught:
             client.analyze(specs(), blocks(*arms()))
         assert caught.value.code == grpc.StatusCode.UNAVAILABLE
@@ -237,7 +237,7 @@ def test_leaving_a_stream_ends_its_thread(server: Server) -> None:
             stream.send(blocks(*arms())[0])
         assert not stream._reader.is_alive() or stream._stopped.is_set()
         with pytest.raises(TidegateError):
-            stream.finish(5)
+            stream.finish(PATIENCE)
 
 
 def test_too_many_blocks_under_way_wait(channel: Any) -> None:
@@ -245,12 +245,12 @@ def test_too_many_blocks_under_way_wait(channel: Any) -> None:
     opening = aside(lambda: client.stream(specs()))
     _, rpc = channel.take_stream_stream(STREAM)
     rpc.send_response(es.StreamEvaluationResponse(opened=es.EvaluationOpened(evaluation_id="e1")))
-    stream = opening.result(10)
+    stream = opening.result(PATIENCE)
     one = blocks(*arms(points=1))[0]
     for _ in range(MAX_UNACKNOWLEDGED):
         stream.send(one)
     late = aside(lambda: stream.send(one))
     assert not late.done()
     rpc.send_response(es.StreamEvaluationResponse(acknowledgement=es.Acknowledgement(sequence=1)))
-    assert late.result(10) == MAX_UNACKNOWLEDGED + 1
+    assert late.result(PATIENCE) == MAX_UNACKNOWLEDGED + 1
     rpc.terminate((), grpc.StatusCode.OK, "")

@@ -115,7 +115,7 @@ def judged(payload: bytes) -> es.AnalyzeResponse | None:
     return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=200))
 def test_any_bytes(payload: bytes) -> None:
     try:
@@ -125,7 +125,7 @@ def test_any_bytes(payload: bytes) -> None:
     judged(payload)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.builds(
         es.AnalyzeRequest,
@@ -145,7 +145,7 @@ def test_any_request(request: es.AnalyzeRequest) -> None:
     judged(request.SerializeToString())
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     metric=st.builds(
         metrics_pb2.MetricSpec, name=st.just("a"), kind=st.sampled_from([0, 1, 2, 5, 6]), direction=st.integers(0, 3)
@@ -166,7 +166,7 @@ def test_any_values_in_a_request_that_fits(
                     assert math.isfinite(value), field.name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(blocks=st.lists(plausible_blocks() | BLOCK, max_size=5))
 def test_any_blocks_in_a_stream(blocks: list[metrics_pb2.SeriesBlock]) -> None:
     opening = es.OpenEvaluation(metrics=[metrics_pb2.MetricSpec(name="a", kind=metrics_pb2.METRIC_KIND_GAUGE)])
@@ -183,7 +183,7 @@ def test_any_blocks_in_a_stream(blocks: list[metrics_pb2.SeriesBlock]) -> None:
     worker.forget("h")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 6)), elements=st.floats(width=64)))
 def test_values_arrive_to_the_last_bit(values: np.ndarray) -> None:
     names = [f"m{k}" for k in range(len(values))]
@@ -216,7 +216,7 @@ SPECS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SPECS)
 def test_a_spec_comes_back_as_it_went(spec: ta.MetricSpec) -> None:
     wrong = Violations()
@@ -224,7 +224,7 @@ def test_a_spec_comes_back_as_it_went(spec: ta.MetricSpec) -> None:
     assert wrong.found == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.floats(-3e11, 3e11))
 def test_times_and_durations_keep_the_microsecond(seconds: float) -> None:
     duration, wrong = Duration(), Violations()

@@ -127,7 +127,7 @@ def _wait_until_gone(pid: int) -> None:
 
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    gone = poll.poll(10_000)
+    gone = poll.poll(60_000)
     os.close(descriptor)
     assert gone, f"process {pid} goes on"
 

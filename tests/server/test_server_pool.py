@@ -7,11 +7,13 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tidegate_server import worker
 from tidegate_server.pool import AnalysisPool, WorkerLostError
 
+from tests.server.deadly import die_while_answering
 from tests.server.harness import Serving, arms, request, specs
 
 
@@ -122,6 +124,36 @@ def test_a_worker_that_died_idle_is_replaced_at_its_next_work(serving: Serving, 
                 continue
 
     assert serving.run(until_answered()) != victim
+
+
+def test_a_worker_that_dies_while_it_answers_is_told_and_lets_the_server_end(
+    serving: Serving, own_pool: AnalysisPool
+) -> None:
+    manager: Any = own_pool._slots[0].executor
+    manager = manager._executor_manager_thread
+    with pytest.raises(WorkerLostError) as caught:
+        serving.run(own_pool.run(die_while_answering))
+    assert not caught.value.timed_out
+    assert serving.run(own_pool.run(os.getpid)) in own_pool.pids
+    manager.join(60)
+    assert not manager.is_alive(), "the interpreter waits for it at its end"
+
+
+def test_a_worker_that_dies_before_it_has_read_its_work_is_told_and_lets_the_server_end(
+    serving: Serving, own_pool: AnalysisPool
+) -> None:
+    manager: Any = own_pool._slots[0].executor
+    manager = manager._executor_manager_thread
+    (victim,) = own_pool.pids
+    os.kill(victim, signal.SIGSTOP)
+    under_way = asyncio.run_coroutine_threadsafe(own_pool.run(len, bytes(10_000_000)), serving.loop)
+    serving.until(lambda: own_pool._slots[0].waiting == 1)
+    os.kill(victim, signal.SIGKILL)
+    with pytest.raises(WorkerLostError):
+        under_way.result(60)
+    assert serving.run(own_pool.run(os.getpid)) in own_pool.pids
+    manager.join(60)
+    assert not manager.is_alive(), "the interpreter waits for it at its end"
 
 
 def test_work_that_takes_too_long_costs_its_worker(serving: Serving, own_pool: AnalysisPool) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
 import numpy as np
 import pytest
 import tidegate_analysis as ta
 from tidegate.v1 import deployments_pb2, findings_pb2, metrics_pb2
 from tidegate.v1 import evaluation_service_pb2 as es
+from tidegate_server.api.streams import MAX_PENDING_BLOCKS
+from tidegate_server.app import Server
 
 from tests.server.harness import (
     FINISH,
@@ -20,6 +22,7 @@ from tests.server.harness import (
     arms,
     block,
     opening,
+    request,
     specs,
 )
 
@@ -394,50 +397,84 @@ def test_only_so_many_evaluations_wait_for_their_client(serving: Serving) -> Non
             stream.cancel()
 
 
+class Unread:
+    """A stream whose client asks for answers and reads none of them, until the server cannot write any more."""
+
+    def __init__(self, serving: Serving, server: Server, caller: Caller, other: Caller) -> None:
+        self._serving = serving
+        self.evaluations = server.evaluations
+        self._other = other
+        self.stream = caller.stream(opening(specs([f"metric-{k}" for k in range(300)])))  # type: ignore[arg-type]
+        self.evaluation_id = self.stream.opened().evaluation_id
+        self.feeder: Any = next(iter(self.evaluations._feeders))
+        self.writing = self.written = self.sent = 0
+        write = self.feeder._context.write
+
+        class Counted:
+            async def write(_, message: object) -> None:  # noqa: N805 - self is the test's
+                self.writing += 1
+                await write(message)
+                self.written += 1
+
+        self.feeder._context = Counted()
+
+    def send(self) -> None:
+        self.sent += 1
+        self.stream.send_block(block("canary", np.ones((300, 1)), start=START + self.sent * STEP))
+        self.stream.send(UPDATE)
+
+    def stuck(self) -> bool:
+        """Whether one write waits while the server answers whole calls of others: it waits for the reader, then."""
+        writing = self.writing
+        calls = 0
+        while calls < 20 and self.written < writing == self.writing:
+            assert self._other.analyze(request(*arms(points=3))).verdict
+            calls += 1
+        return calls == 20
+
+    def fill(self) -> None:
+        """Send until the server is stuck: an answer to each message, so that it is the answers that fill the way."""
+        while not self.stuck():
+            assert self.sent < 4000, "every message was answered although nothing was read"
+            self.send()
+            self._serving.until(
+                lambda: self.written < self.writing or self.sent <= self.feeder._evaluation.acknowledged
+            )
+
+
 def test_a_client_that_does_not_read_is_slowed_down(serving: Serving) -> None:
     """Neither end may grow without bound: the reader stops at its bound while the answers wait to be read."""
-    with serving.server() as server, Caller(server.target) as caller:
-        names = [f"metric-{k}" for k in range(300)]
-        stream = caller.stream(opening(specs(names)))  # type: ignore[arg-type]
-        stream.opened()
-        sent = 0
+    with serving.server() as server, Caller(server.target) as caller, Caller(server.target) as other:
+        unread = Unread(serving, server, caller, other)
+        unread.fill()
+        while unread.sent < 4000:
+            unread.send()
+        serving.until(lambda: len(unread.feeder._pending) == MAX_PENDING_BLOCKS)
+        assert unread.stuck()
+        received = unread.feeder._received
+        assert received < 4000
+        assert len(unread.feeder._pending) == MAX_PENDING_BLOCKS
+        # It goes on as soon as it is read.
+        unread.stream.until_acknowledged(received + 1)
+        unread.stream.cancel()
 
-        def message() -> None:
-            nonlocal sent
-            sent += 1
-            stream.send_block(block("canary", np.ones((300, 1)), start=START + sent * STEP))
-            stream.send(UPDATE)
 
-        # The client reads nothing. One answer to each message, however fast the server is: as many as flow control
-        # lets through, then the server stops taking.
-        feeder = next(iter(server.evaluations._feeders))
-        evaluation = feeder._evaluation
-        answered, waited = 0, 0
-        while waited < 100 and sent < 4000:
-            if evaluation.acknowledged > answered or not sent:  # type: ignore[union-attr]
-                answered, waited = evaluation.acknowledged, 0  # type: ignore[union-attr]
-                message()
-            else:
-                waited += 1
-                time.sleep(0.01)
-        assert waited == 100, "every message was answered although nothing was read"
-        while sent < 4000:
-            message()
-        previous, still = -1, 0
-        while still < 20:
-            time.sleep(0.01)
-            now = feeder._received  # type: ignore[attr-defined]
-            still = still + 1 if now == previous else 0
-            previous = now
-        assert previous < 4000
-        assert len(feeder._pending) <= 256  # type: ignore[attr-defined]
-        # Another stream is served meanwhile, and this one goes on as soon as it is read.
-        other = caller.stream(opening())
-        other.opened()
-        other.until_acknowledged(other.send_arms(*arms()))
-        other.cancel()
-        stream.until_acknowledged(previous + 1)
-        stream.cancel()
+@pytest.mark.parametrize("leave", ["cancels", "closes its connection"])
+def test_a_client_that_leaves_while_an_answer_waits_is_nothing_unforeseen(
+    serving: Serving, caplog: pytest.LogCaptureFixture, leave: str
+) -> None:
+    with serving.server() as server, Caller(server.target) as caller, Caller(server.target) as other:
+        unread = Unread(serving, server, caller, other)
+        unread.fill()
+        if leave == "cancels":
+            unread.stream.cancel()
+        else:
+            caller.channel.close()
+        serving.until(lambda: server.evaluations.open_streams == 0)
+        again = other.stream(resuming(unread.evaluation_id))
+        assert again.opened().acknowledged_sequence > 0
+        again.cancel()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_late_points_do_not_take_a_fail_back(caller: Caller) -> None:

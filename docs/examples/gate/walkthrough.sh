@@ -2,6 +2,10 @@
 # A stored gate, monitors, series, and an evaluation that ends FAIL. Needs a server: tidegate serve
 set -eu
 cd "$(dirname "$0")"
+command -v tidegate >/dev/null || {
+  echo "tidegate is not on the path; in a clone: export PATH=\"$(cd ../../.. && pwd)/.venv/bin:\$PATH\"" >&2
+  exit 2
+}
 
 tidegate gate apply -f gates.yaml
 tidegate monitor push --id availability --name "checkout availability" --tag service:shop --tag env:prod --state ok

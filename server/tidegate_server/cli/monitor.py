@@ -105,7 +105,8 @@ def push(
                 raise click.UsageError(f"--valid-for: a duration such as 10m is expected, not {valid_for!r}")
             report.valid_for.FromNanoseconds(round(seconds * 1e9))
         told = connection.call(stub.PushStates, wire.PushStatesRequest(states=[report], source=source))
-    click.echo(f"{told.accepted} states taken, {told.unchanged} of them changed nothing")
+    taken = "1 state taken" if told.accepted == 1 else f"{told.accepted} states taken"
+    click.echo(f"{taken}, {told.unchanged} without a change" if told.unchanged else taken)
 
 
 def _push_all(

@@ -16,7 +16,7 @@ const definition = loader.loadSync(path.join(protos, "tidegate/v1/evaluation_ser
 });
 const tidegate = grpc.loadPackageDefinition(definition).tidegate.v1;
 const client = new tidegate.EvaluationService(address, grpc.credentials.createInsecure());
-const deadline = () => ({ deadline: Date.now() + 20000 });
+const deadline = () => ({ deadline: Date.now() + 60000 });
 
 // JSON has no NaN: a missing point is null there.
 const series = JSON.parse(fs.readFileSync(0, "utf8"), (_, value) => (value === null ? NaN : value));
