@@ -10,7 +10,9 @@ from tidegate_server.gates.model import Finding, GroupFinding, Onset, Seen, Verd
 
 # Metrics that are INCONCLUSIVE for one of these reasons need more points. Any other reason says that
 # something is odd, and no policy for "too little data" may wave it through.
-TOO_LITTLE = frozenset({"not_enough_evidence", "too_few_points", "no_overlap", "no_baseline", "no_data"})
+TOO_LITTLE = frozenset(
+    {"not_enough_evidence", "too_few_points", "no_overlap", "no_baseline", "baseline_silent", "no_data"}
+)
 
 
 def findings_of(judgement: ta.Judgement, deployed_at: float) -> tuple[Finding, ...]:
