@@ -626,7 +626,7 @@ STREAMS = (
 def every_scrape(name: str, sizes: Sizes) -> dict[str, Any]:
     """Return the figures of one structure looked at on every one of 60 scrapes."""
     n = sizes.stream
-    n_margin, n_power = max(2 * n // 3, 200), max(n // 4, 100)
+    n_margin, n_power = min(max(2 * n // 3, 200), n), min(max(n // 4, 100), n)
     rng = seed_of("stream", name)
     c = case(name, n, rng)
     w = c.windows
