@@ -120,7 +120,8 @@ def described(pieces: Pieces) -> Described:
     for name, where in (
         ("no_overlap", (pieces.pairs == 0) & (pieces.n_baseline > 0) & (pieces.n_canary > 0)),
         ("no_baseline", (pieces.n_baseline == 0) & (pieces.n_canary > 0)),
-        ("canary_silent", (pieces.n_canary == 0) & (pieces.n_baseline > 0)),
+        ("canary_silent", (pieces.n_canary == 0) & (pieces.n_baseline > 0) & (pieces.bad_canary == 0)),
+        ("bad_values", (pieces.n_canary == 0) & (pieces.bad_canary > 0)),
         ("no_data", (pieces.n_canary == 0) & (pieces.n_baseline == 0)),
     ):
         reason[unknown & where] = name
@@ -185,7 +186,7 @@ def _doubts(pieces: Pieces) -> tuple[NDArray[np.str_], tuple[tuple[QualityNote, 
     out = np.select(
         [
             none if pieces.stale is None else pieces.stale,
-            pieces.silent,
+            pieces.silent & (pieces.bad_canary == 0),
             (pieces.bad_canary > 0) | pieces.spoilt,
             none if pieces.baseline_silent is None else pieces.baseline_silent,
             standing,

@@ -84,6 +84,8 @@ _WORDS = {
 _FAMILY = {family: frozenset(listed.split()) for family, listed in _WORDS.items()}
 # Shares of these are told by points, not by half points.
 _COARSE = frozenset({"hit", "hits", "miss", "misses", "idle", "free", "avail", "available", "freeable", "usable"})
+# Families of which a negative value is an error of whoever measured.
+_AMOUNTS = frozenset({"time", "failure", "load", "traffic", "quantile"})
 # What is left of something, whatever that is.
 _LEFT = frozenset({"remaining", "headroom"})
 _LINES = frozenset({"queue", "queues", "queued", "backlog"})
@@ -177,7 +179,8 @@ class ValueFacts(NamedTuple):
 
     ``points``: finite values; ``positive``: all above 0; ``unit``: all within [0, 1]; ``hundred``: all within
     [50, 100]; ``whole``: all integers at least 0; ``zeros``: share of zeros; ``falling``: share of falling steps;
-    ``level``: median of the baseline (of the canary where there is none); ``spread``: mean distance from 0.
+    ``fell_below``: the canary has negative values, and a baseline that is there has none; ``level``: median of the
+    baseline (of the canary where there is none); ``spread``: mean distance from 0.
     """
 
     points: NDArray[np.int64]
@@ -187,6 +190,7 @@ class ValueFacts(NamedTuple):
     whole: NDArray[np.bool_]
     zeros: Array
     falling: Array
+    fell_below: NDArray[np.bool_]
     level: Array
     spread: Array
 
@@ -218,6 +222,8 @@ def value_facts(baseline: ArrayLike, canary: ArrayLike) -> ValueFacts:
         np.where(fine, both, np.inf).min(axis=1, initial=np.inf),
         np.where(fine, both, -np.inf).max(axis=1, initial=-np.inf),
     )
+    usual = fine[:, : first.shape[1]]
+    never_below = usual.any(axis=1) & (np.where(usual, first, 0.0) >= 0).all(axis=1)
     zero = np.where(fine, both, 1.0) == 0
     safe = np.where(fine, both, 0.0)
     whole = (safe == np.floor(safe)).all(axis=1)
@@ -239,6 +245,7 @@ def value_facts(baseline: ArrayLike, canary: ArrayLike) -> ValueFacts:
         some & whole & (low >= 0),
         zero.sum(axis=1) / np.maximum(count, 1),
         falls / np.maximum(steps, 1),
+        never_below & (low < 0),
         level,
         spread,
     )
@@ -266,6 +273,7 @@ class _Seen(NamedTuple):
     whole: bool
     sparse: bool
     falls: bool
+    fell_below: bool
 
 
 _Derived = tuple[MetricSpec, tuple[str, ...], str]
@@ -295,11 +303,9 @@ def _decide(spec: MetricSpec, seen: _Seen) -> _Derived:
         elif kind in ("ratio", "saturation", "histogram"):
             scale = "linear" if kind != "histogram" else "log"
         else:
-            scale = (
-                "log"
-                if (seen.positive or not seen.any) and not (facts.quality and (seen.unit or percent))
-                else "linear"
-            )
+            # What is measured in amounts is never negative: values below 0 are bad, and not a reason to take others.
+            above = seen.positive or not seen.any or (seen.fell_below and facts.family in _AMOUNTS)
+            scale = "log" if above and not (facts.quality and (seen.unit or percent)) else "linear"
         changes["scale"] = scale
     how = "given"
     if spec.margin is None:
@@ -435,6 +441,7 @@ def resolve_all(
         facts.whole,
         facts.zeros >= MOSTLY_ZERO,
         facts.falling > FALLING,
+        facts.fell_below,
     )
     rows = zip(*(column.tolist() for column in columns), strict=True)
     decided = [_decide(spec, _Seen(*row)) for spec, row in zip(specs, rows, strict=True)]

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tidegate_analysis as ta
 from numpy.typing import NDArray
 from tidegate_analysis import defaults
 from tidegate_analysis.spec import MetricSpec
@@ -316,3 +317,30 @@ def test_an_availability_in_per_cent_is_held_to_half_a_point() -> None:
     for name in ("availability", "success_rate", "crash_free_rate"):
         (spec,), _, margin = defaults.resolve_all((MetricSpec(name),), values, values)
         assert (spec.scale, margin[0]) == ("linear", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "reason"),
+    [
+        ("checkout_latency_p95", "log", "bad_values"),
+        ("queue_depth", "log", "bad_values"),
+        ("p95", "log", "bad_values"),
+        ("account_balance", "linear", "regression"),
+    ],
+)
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.02])
+def test_amounts_are_never_negative(name: str, scale: str, reason: str, share: float) -> None:
+    """A latency of -100 ms is an error of whoever measured, and no improvement of 200 %."""
+    rng = np.random.default_rng(3)
+    x, y = 100.0 * np.exp(rng.normal(0.0, 0.05, (2, 1, 60)))
+    y[:, : round(60 * share)] *= -1.0
+    spec = ta.MetricSpec(name)
+    found = ta.compare(x, y, spec=spec)
+    assert found.specs[0].scale == scale
+    if share == 1.0 or scale == "log":
+        assert found.reason[0] == reason
+    stream = ta.open_stream(spec, horizon=60)
+    stream.update(x, y)
+    assert stream.result().verdict[0] != ta.Verdict.PASS, "a stream that knows no value yet takes the log scale"
+    below = ta.compare(-x, -y, spec=spec)
+    assert below.specs[0].scale == "linear", "a baseline that is negative itself says that it may be"
