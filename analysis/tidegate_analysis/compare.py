@@ -354,7 +354,9 @@ def _ready(x: Floats, y: Floats, past: Floats, policy: Policy) -> Ready:
         prepared = to_scale((x[rows], y[rows], past[rows]), policy.log[rows])
         gx, gy, gp = prepared.parts
         change = dependence.trimmed_mean(gp[:, :, 1] - gp[:, :, 0])
-        a, b = gp[:, :, 0] * flip[rows], gp[:, :, 1] * flip[rows]
+        # Mostly up is worse, and a copy of a history that is turned by nothing costs a tenth of a judgement.
+        turned = gp if (flip[rows] == 1.0).all() else gp * flip[rows][..., None]
+        a, b = turned[:, :, 0], turned[:, :, 1]
         both = np.flatnonzero(policy.sign[rows] == 0)
         if K >= tails.MIN_WINDOWS:
             shapes = [tails.shape_of(arm) for arm in (a, b, -a[both], -b[both])]

@@ -62,26 +62,29 @@ def standing_out(d: Floats, beyond: Floats) -> Stretch:
     found = Stretch(np.zeros(S), np.zeros(S, dtype=np.int64), np.zeros(S, dtype=np.int64), np.full(S, np.nan))
     if width <= LENGTHS[0]:
         return found
-    middle = placebo.median_of_sorted(np.sort(closed, axis=1), n.astype(np.float64))[:, None]
+    ordered = np.sort(closed, axis=1)
+    middle = placebo.median_of_sorted(ordered, n.astype(np.float64))[:, None]
     off = closed - middle
-    below = np.sort(np.where(off < 0, -off, np.nan), axis=1)
-    spread = placebo.MAD_TO_SD * placebo.median_of_sorted(below, (~np.isnan(below)).sum(axis=1).astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        lower = (off < 0).sum(axis=1)
+    # Half of the points below the middle lie nearer to it than their median does.
+    spread = placebo.MAD_TO_SD * (middle[:, 0] - placebo.median_of_sorted(ordered, lower.astype(np.float64)))
     spread = np.where(spread > ROUNDING * np.abs(middle[:, 0]), spread, 0.0)
     rho = np.nan_to_num(dependence.lag1(np.clip(off, -CALM * spread[:, None], CALM * spread[:, None])))
-    start = np.zeros((S, 1))
-    known = ~np.isnan(off)
-    plain = np.concatenate([start, np.cumsum(np.where(known, closed, 0.0), axis=1)], axis=1)
+    known = None if bool((n == width).all()) else ~np.isnan(off)
     near = np.clip(off, -REACH * spread[:, None], REACH * spread[:, None])
-    clipped = np.concatenate([start, np.cumsum(np.where(known, near, 0.0), axis=1)], axis=1)
+    plain, clipped = (_running(v if known is None else np.where(known, v, 0.0)) for v in (closed, near))
     end, rows = np.arange(width + 1), np.arange(S)
     for length in (one for one in LENGTHS if one < width):
         error = spread * np.sqrt(dependence.ar1_inflation(rho, np.full(S, length)) * length)
         with np.errstate(invalid="ignore", divide="ignore"):
             height = (clipped[:, length:] - clipped[:, :-length]) / error[:, None]
-        # A row whose spread is 0 has one value for most of its points: any other is infinitely far from it.
-        height = np.where(spread[:, None] > 0, height, np.inf)
         mean = (plain[:, length:] - plain[:, :-length]) / length
-        large = (mean > beyond[:, None]) & (end[length:] <= n[:, None])
+        large = mean > beyond[:, None]
+        if known is not None:
+            large &= end[length:] <= n[:, None]
+        # A row whose spread is 0 has one value for most of its points: any other is infinitely far from it.
+        height[spread == 0] = np.inf
         height = np.where(large, height, 0.0)
         # Stretches of clipped points tie, but for rounding: the first of them is told, in whatever unit.
         first = np.round(height, 6).argmax(axis=1)
@@ -94,3 +97,10 @@ def standing_out(d: Floats, beyond: Floats) -> Stretch:
             )
         )
     return found
+
+
+def _running(values: Floats) -> Floats:
+    """Sums of the first 0, 1, 2, ... values of each row."""
+    total = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=total[:, 1:])
+    return total
