@@ -34,6 +34,9 @@ MOSTLY_ZERO = 0.5
 FALLING = 0.1
 """Share of falling steps above which a series with a counter's name is no running total any more."""
 
+# Points that are looked at at a time.
+PORTION = 1 << 17
+
 # Families of words. The first family that a name has a word of decides, in the order of :func:`name_facts`.
 _WORDS = {
     "time": """
@@ -212,6 +215,14 @@ def value_facts(baseline: ArrayLike, canary: ArrayLike) -> ValueFacts:
     first, second = arms
     if len(first) != len(second):
         raise ValueError(f"canary: has {len(second)} series, the baseline {len(first)}")
+    size = max(1, PORTION // max(first.shape[1] + second.shape[1], 1))
+    parts = [_value_facts(first[k : k + size], second[k : k + size]) for k in range(0, max(len(first), 1), size)]
+    return parts[0] if len(parts) == 1 else ValueFacts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _value_facts(first: Array, second: Array) -> ValueFacts:
+    """Return the facts of a portion of the series, whose arrays stay in the cache."""
+    arms = (first, second)
     both = np.concatenate(arms, axis=1)
     with np.errstate(invalid="ignore"):
         fine = np.abs(both) <= HUGE
