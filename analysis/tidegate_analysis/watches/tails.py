@@ -15,6 +15,8 @@ from tidegate_analysis.watches import Bools, Floats
 TAIL_QUANTILE = 0.95
 # Scrapes whose median is an arm's recent level, and how many of them must be there.
 TRAIL, MIN_TRAIL = 10, 3
+# Skewness below which a sum counts as symmetric.
+STRAIGHT = 1e-3
 # Points worked on at a time while learning: each is sorted with its trail.
 PORTION = 1 << 15
 
@@ -119,8 +121,14 @@ class TailWatch:
         return np.where(policy.sign == 0, np.minimum(2.0 * np.minimum(*one), 1.0), one[0])
 
     def _one_p(self, side: str, height: Floats) -> Floats:
-        df = self.learnt[f"df{side}"]
-        return np.where(np.isnan(df), 1.0, sequential.reflection_p(height, np.nan_to_num(df, nan=1.0)))
+        """P-value of a largest height; heights of skewed sums are first straightened (Wilson and Hilferty 1931)."""
+        df, skew = np.nan_to_num(self.learnt[f"df{side}"], nan=1.0), np.nan_to_num(self.learnt[f"skew{side}"])
+        some = skew > STRAIGHT
+        bent = np.where(some, skew, 1.0)
+        straight = 6.0 / bent * (np.cbrt(0.5 * bent * np.maximum(height, 0.0) + 1.0) - 1.0) + bent / 6.0
+        # Below the middle the two cross; there a p-value of 1 says all there is.
+        height = np.where(some, np.minimum(straight, height), height)
+        return np.where(np.isnan(self.learnt[f"df{side}"]), 1.0, sequential.reflection_p(height, df))
 
     def _moved(self, policy: Policy, side: Side, rows: Bools, x: Floats, y: Floats) -> Bools:
         """Whether the worst points of some series moved by more than the margin, less what they usually differ by."""
@@ -139,8 +147,8 @@ def _learn(g: Floats, wanted: Bools) -> dict[str, Floats]:
 
     ``offset``: how much higher the canary usually lies; ``unit``: spread of distances from the recent level (of their
     quartiles; 0 where most are equal); ``cut``: their 95 % quantile; ``drift``: what a scrape usually adds to the sum;
-    ``sd``, ``df``: spread of the sum at the horizon and its degrees of freedom; ``shift``: by how much the canary's
-    worst points usually lie further out. NaN where the tail is not asked.
+    ``sd``, ``df``, ``skew``: spread of the sum at the horizon, its degrees of freedom and its skewness, 0 at the least;
+    ``shift``: by how much the canary's worst points usually lie further out. NaN where the tail is not asked.
     """
     S = len(g)
     offset = np.nan_to_num(placebo.centre_and_scale(dependence.trimmed_mean(g[:, :, 1] - g[:, :, 0]))[0])
@@ -161,16 +169,21 @@ def _learn(g: Floats, wanted: Bools) -> dict[str, Floats]:
     number = np.maximum((counted > 0).sum(axis=1), 1)
     second, fourth = ((counted**power).sum(axis=1) / number for power in (2, 4))
     # Sums that never differed still move by whole points.
-    sd = np.maximum(scale, np.sqrt(second)) * np.sqrt(1.0 + 1.0 / np.maximum(count, 1.0))
+    scale = np.maximum(scale, np.sqrt(second))
+    sd = scale * np.sqrt(1.0 + 1.0 / np.maximum(count, 1.0))
     with np.errstate(invalid="ignore", divide="ignore"):
-        # A sum of few points of unequal weight has long tails: Student's t of the kurtosis of a compound Poisson sum,
-        # E[s^4] / (points in a window * E[s^2]^2) above the normal's (t of k degrees of freedom: 6 / (k - 4)).
-        kurtosis = fourth / (number / np.maximum(count, 1.0) * second**2)
-        df = np.fmax(np.fmin(count - 1.0, 4.0 + 6.0 / kurtosis), 1.0)
+        # A sum of few points of unequal weight is a compound Poisson one. Student's t has its excess kurtosis,
+        # E[s^4] / (points in a window * E[s^2]^2), and that of a spread that comes from so many windows.
+        kurtosis = fourth / (number / np.maximum(count, 1.0) * second**2) + 6.0 / np.maximum(count - 5.0, 1.0)
+        df = np.fmax(4.0 + 6.0 / kurtosis, 1.0)
+        # Where the canary's points usually weigh more, its side of the sum has the longer tail.
+        third = np.nansum(scores[:, :, 1] ** 3 - scores[:, :, 0] ** 3, axis=(1, 2)) / np.maximum(count, 1.0)
+        skew = np.where(scale > 0, np.fmax(third / scale**3, 0.0), 0.0)
     worst = shape_of(g).worst.mean(axis=-1)
     shift, _, _ = placebo.centre_and_scale(worst[:, :, 1] - worst[:, :, 0])
     asked = wanted & (count >= MIN_WINDOWS) & np.isfinite(cut) & (sd > 0)
-    found = {"unit": unit, "cut": cut, "drift": centre / max(g.shape[3], 1), "sd": sd, "df": df, "shift": shift}
+    drift = centre / max(g.shape[3], 1)
+    found = {"unit": unit, "cut": cut, "drift": drift, "sd": sd, "df": df, "skew": skew, "shift": shift}
     return {"offset": offset} | {name: np.where(asked, values, np.nan) for name, values in found.items()}
 
 
