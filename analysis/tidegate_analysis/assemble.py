@@ -34,6 +34,9 @@ class Pieces:
     tail: Tail
     d: Floats
     d_level: Floats
+    # The level from which all points, the last third of them and any in a row must be within the margin; NaN where a
+    # scan asks that of every window.
+    level_now: Floats
     pairs: Ints
     n_baseline: Ints
     n_canary: Ints
@@ -60,9 +63,6 @@ class Pieces:
     unusual: Floats | None = None
     unusual_change: Floats | None = None
     unusual_scale: Floats | None = None
-    # The level from which all points, the last third of them and any in a row must be within the margin; NaN where a
-    # scan asks that of every window, None = not asked.
-    level_now: Floats | None = None
 
 
 class Described(NamedTuple):
@@ -112,7 +112,7 @@ def described(pieces: Pieces) -> Described:
     fail = verdict == Verdict.FAIL
     reason[tail_fail & ~fail] = "tail_regression"
     verdict[tail_fail] = Verdict.FAIL
-    doubt, notes = _doubts(pieces)
+    doubt, notes = _doubts(pieces, moved)
     blocked = (verdict == Verdict.PASS) & (doubt != "")
     reason[blocked] = doubt[blocked]
     verdict[blocked] = Verdict.INCONCLUSIVE
@@ -171,14 +171,14 @@ def described(pieces: Pieces) -> Described:
     return Described(result, doubt)
 
 
-def _doubts(pieces: Pieces) -> tuple[NDArray[np.str_], tuple[tuple[QualityNote, ...], ...]]:
+def _doubts(pieces: Pieces, moved: Bools) -> tuple[NDArray[np.str_], tuple[tuple[QualityNote, ...], ...]]:
     """What forbids a PASS of each series, whatever its typical value does, "" = nothing; and all notes on it."""
-    policy, tail = pieces.policy, pieces.tail
-    _, moved = _tail_moved(pieces)
+    policy = pieces.policy
     with np.errstate(invalid="ignore"):
-        far = (tail.p_value <= TAIL_DOUBT) & moved
-    standing, stretch = _stretches(pieces)
-    spread_out, late = _hidden(pieces)
+        far = (pieces.tail.p_value <= TAIL_DOUBT) & moved
+    change = pieces.d - pieces.level_now[:, None]
+    standing, stretch = _stretches(policy, change)
+    spread_out, late = _hidden(policy, change)
     none = np.zeros(len(policy.sign), dtype=bool)
     odd = none
     if pieces.instance_change is not None and pieces.instance_p is not None:
@@ -221,24 +221,18 @@ def _tail_moved(pieces: Pieces) -> tuple[Bools, Bools]:
         return down, change > np.where(down, policy.better, policy.worse)
 
 
-def _stretches(pieces: Pieces) -> tuple[Bools, stretches.Stretch]:
-    """Whether some scrapes in a row stand out as worse by more than the margin, though the mean of all may not.
-
-    Measured from ``level_now``, and not asked where that is unknown.
-    """
-    policy = pieces.policy
-    level = np.full(len(policy.sign), np.nan) if pieces.level_now is None else pieces.level_now
-    d = pieces.d - level[:, None]
-    up = stretches.standing_out(np.where(policy.sign < 0, -1.0, 1.0)[:, None] * d, policy.worse)
+def _stretches(policy: Policy, change: Floats) -> tuple[Bools, stretches.Stretch]:
+    """Whether some scrapes in a row stand out as worse by more than the margin, though the mean of all may not."""
+    up = stretches.standing_out(np.where(policy.sign < 0, -1.0, 1.0)[:, None] * change, policy.worse)
     up.mean[policy.sign < 0] *= -1.0
     both = np.flatnonzero(policy.sign == 0)
     if len(both):
-        down = stretches.standing_out(-d[both], policy.better[both])
+        down = stretches.standing_out(-change[both], policy.better[both])
         down.mean[:] *= -1.0
         lower = down.score > up.score[both]
         for ours, theirs in zip(up, down, strict=True):
             ours[both[lower]] = theirs[lower]
-    return np.asarray(up.score >= stretches.bar((~np.isnan(d)).sum(axis=1))), up
+    return np.asarray(up.score >= stretches.bar((~np.isnan(change)).sum(axis=1))), up
 
 
 def too_many(bad: Ints, of: Ints) -> Bools:
@@ -246,18 +240,17 @@ def too_many(bad: Ints, of: Ints) -> Bools:
     return np.asarray(bad * 20 > np.maximum(of, 1))
 
 
-def _hidden(pieces: Pieces) -> tuple[Bools, Bools]:
+def _hidden(policy: Policy, change: Floats) -> tuple[Bools, Bools]:
     """Whether all points, none trimmed, and whether the last third of them, are on average beyond the margin.
 
     A trimmed mean does not see a tenth of the points, and no mean sees what has only begun: neither may hide in a PASS.
     """
-    if pieces.level_now is None or not pieces.d.shape[1]:
-        none = np.zeros(len(pieces.policy.sign), dtype=bool)
+    if not change.shape[1]:
+        none = np.zeros(len(policy.sign), dtype=bool)
         return none, none
-    change = pieces.d - pieces.level_now[:, None]
     part = change[:, -max(-(-change.shape[1] // LATE_PART), min(3, change.shape[1])) :]
     every, last = dependence.trimmed_mean(change, 0.0), dependence.trimmed_mean(part)
-    return _beyond(pieces.policy, every), _beyond(pieces.policy, last)
+    return _beyond(policy, every), _beyond(policy, last)
 
 
 def _beyond(policy: Policy, change: Floats) -> Bools:

@@ -73,14 +73,14 @@ class ScanWatch:
         return cls(horizon, learnt, run)
 
     @property
-    def alone(self) -> Bools:
+    def _alone(self) -> Bools:
         """Series whose past is too short for moments, (series,)."""
         return np.asarray(self.learnt["independent"] < ENOUGH_MOMENTS)
 
     @property
     def scanning(self) -> Bools:
         """Which series have past enough to look at every window."""
-        return ~self.alone
+        return ~self._alone
 
     def _layout(self) -> tuple[int, scan.Layout]:
         numbers = self.learnt["plan"].astype(np.int64)
@@ -105,7 +105,7 @@ class ScanWatch:
         a, run, t = self.learnt, self.run, y.shape[1]
         size, plan = self._layout()
         run["count"] = run["count"] + ~np.isnan(y[:, -1])
-        alone = self.alone
+        alone = self._alone
         if alone.any() and looks_at(t, self.horizon):
             found = self._two_arms(policy, alone, y)
             share = np.sqrt(t / self.horizon)
@@ -134,7 +134,7 @@ class ScanWatch:
         looks = len(np.unique(plan.last - plan.first))
         student = np.minimum(tail_p(largest, np.maximum(a["independent"] - 1.0, 1.0)) * looks, 1.0)
         p = np.where(a["independent"] < RANK_MOMENTS, np.maximum(rank, student), rank)
-        p = np.where(self.alone, sequential.reflection_p(largest, np.full(len(largest), np.inf)), p)
+        p = np.where(self._alone, sequential.reflection_p(largest, np.full(len(largest), np.inf)), p)
         return np.where(largest > 0, p, 1.0)
 
     def seen(self, policy: Policy, y: Floats) -> Seen:
@@ -145,10 +145,10 @@ class ScanWatch:
         unit = np.where(np.isfinite(estimate), 1.0, np.nan)
         largest = np.where(policy.sign < 0, run["down"], np.where(policy.sign > 0, run["up"], 0.0)) * unit
         past = np.where((policy.sign < 0)[:, None], a["largest_down"], a["largest_up"])
-        exceeding = np.where(self.alone, 0, placebo.exceeding(largest, past))
+        exceeding = np.where(self._alone, 0, placebo.exceeding(largest, past))
         methods = [
             "before-after-sequential.v1" if alone else "before-after-scan-sequential.v1"
-            for alone in self.alone.tolist()
+            for alone in self._alone.tolist()
         ]
         return Seen(
             self._p(policy, run["up"], run["down"]),
@@ -159,7 +159,7 @@ class ScanWatch:
             high,
             run["count"],
             methods,
-            np.where(self.alone, 0, a["moments"]).astype(np.int64),
+            np.where(self._alone, 0, a["moments"]).astype(np.int64),
             exceeding.astype(np.int64),
         )
 
@@ -171,9 +171,9 @@ class ScanWatch:
         fail_level = np.where(policy.sign == 0, policy.alpha / 2.0, policy.alpha)
         now = t // size
         start = np.flatnonzero((plan.first == 0) & (plan.last <= now))
-        if now and len(start) and not self.alone.all():
+        if now and len(start) and not self._alone.all():
             j = int(start[-1])
-            rows = ~self.alone & (a["scale"][:, j] > 0)
+            rows = ~self._alone & (a["scale"][:, j] > 0)
             blocks = scan.block_means(self._after(policy, y)[:, : now * size], size, a["rare"] > 0)
             mean = scan.window_means(blocks, np.array([0]), np.array([now]))[:, 0]
             # Where too few blocks are there for a mean of them, the points themselves are told, without bounds.
@@ -184,8 +184,8 @@ class ScanWatch:
             unit = a["scale"][:, j] * np.sqrt(plan.blocks / max(int(plan.last[j]), 1))
             to_null = np.where(rows, sequential.boundary(fail_level, df) * unit, np.nan)
             to_margin = np.where(rows, sequential.boundary(policy.alpha_pass, df) * unit, np.nan)
-        if self.alone.any() and t >= FIRST_LOOK:
-            alone = self.alone
+        if self._alone.any() and t >= FIRST_LOOK:
+            alone = self._alone
             found = self._two_arms(policy, alone, y)
             estimate[alone] = found.estimate
             for out, level in ((to_null, fail_level), (to_margin, policy.alpha_pass)):
@@ -197,7 +197,7 @@ class ScanWatch:
         """Spread of the whole stretch's change at the horizon, and its degrees of freedom."""
         _, plan = self._layout()
         whole = int(np.flatnonzero((plan.first == 0) & (plan.last == plan.blocks))[0])
-        scale = np.where(self.alone, np.nan, self.learnt["scale"][:, whole])
+        scale = np.where(self._alone, np.nan, self.learnt["scale"][:, whole])
         return scale, np.maximum(self.learnt["independent"] - 1.0, 1.0)
 
     def level(self) -> Floats:
